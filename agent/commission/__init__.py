@@ -1,0 +1,1 @@
+"""What is done before and beside the running agent: check, read, log."""

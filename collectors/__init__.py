@@ -1,0 +1,1 @@
+"""Collectors read devices; they know nothing of the agent that runs them."""

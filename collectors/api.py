@@ -1,0 +1,300 @@
+"""All that the author of a collector imports (with `collectors.fields` for the configuration).
+
+A collector reads one device. It never loops, sleeps between attempts, retries, logs outages or knows where its
+readings go: the agent's runner owns schedule, back-off, isolation and logging. A bad tag is data (a quality), not an
+exception; two exceptions say that the device as a whole cannot be read:
+
+    CollectorError
+    ├── Unavailable      not now: the runner closes this object, backs off and opens a fresh one
+    └── Misconfigured    not until the configuration changes
+
+May import: the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+Value: TypeAlias = bool | int | float | str | None
+"""What a tag can be: one JSON type for ever, or None (no usable value; its quality says why)."""
+
+ALL_TAGS = "*"
+"""Key in `Batch.quality` for "every tag of the group that is named in neither values nor quality"."""
+
+JsonType: TypeAlias = Literal["number", "boolean", "string"]
+
+
+class CollectorError(Exception):
+    """A device cannot be read. `cause` picks the sentence for people, `facts` fill it.
+
+    Args:
+        cause: stable snake_case word, e.g. `refused`, `no_route`, `connect_timeout`, `no_answer`, `name_unknown`,
+            `closed_by_peer`, `bad_reply`. A cause without a sentence of its own is shown as `text`.
+        text: one English sentence: what was expected, what came, what to try next. No secrets.
+        facts: placeholders of the sentence, e.g. `where="192.168.10.21:502"`, `unit_id=4`.
+    """
+
+    def __init__(self, cause: str, text: str, **facts: str | int | float) -> None:
+        super().__init__(text)
+        self.cause = cause
+        self.text = text
+        self.facts = facts
+
+
+class Unavailable(CollectorError):
+    """The device does not answer now; every tag of it gets `bad:{reason}` until it does.
+
+    Args:
+        reason: `timeout`, `not-connected`, `stale`, `layout`, `exception-N`, `status-0xNNNNNNNN`.
+    """
+
+    def __init__(self, reason: str, cause: str, text: str, **facts: str | int | float) -> None:
+        super().__init__(cause, text, **facts)
+        self.reason = reason
+
+
+class Misconfigured(CollectorError):
+    """The configuration can never work with this device; every tag of it gets `bad:config`."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """The readings of one device and group at one time; the unit of everything that follows.
+
+    Attributes:
+        device: name of the device.
+        group: name of the group of tags, see `group_name`.
+        at: monotonic seconds (`time.monotonic()`) when the group's last reply came.
+        values: raw decoded values by tag; None when unusable. Scale, limits and maps come later (`TagRules`).
+        quality: `bad:` or `uncertain:` + reason, only of tags that are not good. `ALL_TAGS` only with empty `values`.
+        age_ms: how much earlier than the batch a tag was sampled, only where that matters.
+        ts: time of the source in ms UTC; None = gateway time, which the agent derives from `at`.
+    """
+
+    device: str
+    group: str
+    at: float
+    values: dict[str, Value]
+    quality: dict[str, str] = field(default_factory=dict)
+    age_ms: dict[str, int] = field(default_factory=dict)
+    ts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagRules:
+    """What is done to a raw value on its way out, in this order; all of it optional.
+
+    raw -> x scale -> + offset -> round to `decimals` -> `minimum`/`maximum` -> `map`.
+    `deadband` compares with the last value that was sent. `as_string` publishes a 64-bit integer as text; without it
+    integers beyond 2^53 become null with `bad:range`.
+    """
+
+    scale: float | None = None
+    offset: float | None = None
+    decimals: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    map: Mapping[int | str, str] | None = None
+    deadband: float | None = None
+    as_string: bool = False
+
+
+NO_RULES = TagRules()
+
+
+@dataclass(frozen=True, slots=True)
+class TagInfo:
+    """What `meta` tells subscribers of a tag, and what the agent does to its values.
+
+    Attributes:
+        name: key in `values`.
+        group: the group it is read in.
+        source: address as the person wrote it (`40001`, `nsu=...;s=...`, `cpu.percent`).
+        type: JSON type of the published value; None while unknown (OPC UA before the first connect).
+        label, unit, description: texts for people; `unit` in UCUM where known.
+        wide: a 64-bit integer, whose values may exceed 2^53.
+        rules: see `TagRules`.
+    """
+
+    name: str
+    group: str
+    source: str
+    type: JsonType | None = None
+    label: str | None = None
+    unit: str | None = None
+    description: str | None = None
+    wide: bool = False
+    rules: TagRules = NO_RULES
+
+
+@dataclass(slots=True)
+class CollectorStats:
+    """Counters of one collector object since it was made; the runner adds them up over its successors.
+
+    Attributes:
+        requests: requests sent to the device.
+        wire_s: seconds in which the line was busy for this device.
+        samples_lost: samples that the device told us it threw away (OPC UA overflow), or that were dropped here.
+    """
+
+    requests: int = 0
+    wire_s: float = 0.0
+    samples_lost: int = 0
+
+
+class Collector(Protocol):
+    """Reads one device. Made by `CollectorType.create`; constructors only assign.
+
+    `pushes` False: the runner ticks and calls `collect` with the groups that are due; a call that has begun is never
+    cancelled before the process ends (a cancelled read is how wrong values are made), so `collect` must end by itself
+    within the deadlines of its requests. `pushes` True: `collect` waits for news and returns it, or returns nothing
+    after at most 10 s as a sign of life; `due` is empty; it may be cancelled at any await and loses nothing by it.
+    """
+
+    pushes: ClassVar[bool]
+    tags_version: int
+
+    @property
+    def groups(self) -> Mapping[str, float]:
+        """Group name -> interval in seconds; known from the configuration alone."""
+
+    async def open(self) -> None:
+        """Connect, at most one attempt, heavy imports included. Raises Unavailable, Misconfigured."""
+
+    def tags(self) -> Sequence[TagInfo]:
+        """The tags, as far as known; before `open` what the configuration tells. `tags_version` rises on change."""
+
+    async def collect(self, due: frozenset[str]) -> Sequence[Batch]:
+        """Read; at most one batch per due group (push: any number). Raises Unavailable, Misconfigured."""
+
+    def stats(self) -> CollectorStats:
+        """Counters so far."""
+
+    async def close(self) -> None:
+        """Give everything back. Safe without `open`, safe twice."""
+
+
+R = TypeVar("R", bound="SharedResource")
+
+
+class SharedResource(Protocol):
+    """What several devices share: a line, a connection."""
+
+    async def close(self) -> None:
+        """Give everything back."""
+
+
+class Lease(Generic[R]):
+    """One user's hold on a shared resource; the last `release` closes it."""
+
+    def __init__(self, resource: R, release: Callable[[], Awaitable[None]]) -> None:
+        self.resource = resource
+        self._release = release
+        self._held = True
+
+    async def release(self) -> None:
+        """Give the hold back; safe twice."""
+        if self._held:
+            self._held = False
+            await self._release()
+
+
+class Context:
+    """What the process lends its collectors: shared resources that outlive one device's close."""
+
+    def __init__(self) -> None:
+        self._shared: dict[Hashable, tuple[Any, int]] = {}
+
+    def shared(self, key: Hashable, factory: Callable[[], R]) -> Lease[R]:
+        """Return a hold on the resource of this key, made by `factory` if nobody holds it yet."""
+        resource, users = self._shared.get(key, (None, 0))
+        if resource is None:
+            resource = factory()
+        self._shared[key] = (resource, users + 1)
+
+        async def release() -> None:
+            held, count = self._shared[key]
+            if count > 1:
+                self._shared[key] = (held, count - 1)
+                return
+            del self._shared[key]
+            await held.close()
+
+        return Lease(resource, release)
+
+    def users(self, key: Hashable) -> int:
+        """How many hold the resource of this key now."""
+        return self._shared.get(key, (None, 0))[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a configured device will cost; for `check`.
+
+    Attributes:
+        requests_per_s: requests to the device.
+        wire_s_per_s: share of its line's time (1.0 = always busy), at the given answer time of the device.
+        line: what it shares with others (resolved url or line name); None = nothing.
+        messages_per_s: messages that reach the broker, as far as the configuration tells (reports: the heartbeats).
+        values_per_message: how many values such a message carries on average.
+    """
+
+    requests_per_s: float
+    wire_s_per_s: float
+    line: str | None
+    messages_per_s: float
+    values_per_message: float
+
+
+@dataclass(frozen=True, slots=True)
+class TagExplanation:
+    """One tag as the collector understood it; a row of `check --explain`.
+
+    `area`, `offset` and `bit` are None where the protocol has no such thing.
+    """
+
+    tag: str
+    source: str
+    group: str
+    type: str
+    area: str | None = None
+    offset: int | None = None
+    bit: int | None = None
+    order: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What will be read: each tag, and each request (`"holding 100..124 (25 registers) every 1s"`)."""
+
+    tags: Sequence[TagExplanation]
+    requests: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorType:
+    """What the registry names: light to import; `create` is where the heavy module is loaded.
+
+    Attributes:
+        config_model: pydantic model of the device (a `collectors.fields.DeviceConfig`).
+        create: makes a collector; imports its module, connects nothing.
+        estimate, explain: offline, from the configuration alone.
+    """
+
+    name: str
+    config_model: type[Any]
+    create: Callable[[Any, Context], Collector]
+    estimate: Callable[[Any], Estimate]
+    explain: Callable[[Any], Explanation]
+
+
+def group_name(interval_s: float) -> str:
+    """Name of the group of tags read every `interval_s` seconds: the largest whole unit (`1s`, `500ms`, `5min`)."""
+    ms = round(interval_s * 1000)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"

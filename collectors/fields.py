@@ -1,0 +1,177 @@
+"""The fields that configuration models are made of: names, durations, sizes, secret files, tags, devices.
+
+Every model is frozen and refuses unknown keys. May import: pydantic, `collectors.api`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from collectors.api import TagRules
+
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+RESERVED_NAMES = frozenset({"agent", "status", "meta", "health"})
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?\s*$")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)?\s*$")
+_SIZE_UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds from `500 ms`, `1 s`, `5 min`, `5m`, `1 h`, `7 d` or a number of seconds.
+
+    Raises:
+        PydanticCustomError: neither; the text names the form that is expected.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise PydanticCustomError(
+            "duration", "expected a duration such as 500 ms, 1 s, 5 min, 1 h or 7 d, or a number of seconds"
+        )
+    return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+
+
+def parse_size(value: object) -> int:
+    """Return bytes from `64 MB`, `1 GB` (powers of 1000), `64 MiB` (1024) or a number of bytes.
+
+    Raises:
+        PydanticCustomError: neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise PydanticCustomError("size", "expected a size such as 60 KB, 64 MB, 1 GB or 512 MiB")
+    return round(float(match[1]) * _SIZE_UNITS[match[2] or "B"])
+
+
+def check_name(value: str) -> str:
+    """Return the name if it may stand in topics and file names.
+
+    Raises:
+        PydanticCustomError: it may not; the text says which form is expected.
+    """
+    if not re.match(NAME_PATTERN, value):
+        raise PydanticCustomError(
+            "name",
+            "a name is 1 to 64 of A-Z a-z 0-9 _ . - and starts with a letter, digit or _ (texts in any language go into label)",
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
+    Field(gt=0, le=366 * 86_400),
+]
+"""Seconds, > 0."""
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str | int), Field(ge=0)]
+"""Bytes."""
+
+
+class SecretText:
+    """A secret read from a file; shows itself as `***` wherever it is printed."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself; only for the call that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretText) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+SecretFile = Annotated[str, Field(min_length=1), PlainSerializer(str)]
+"""Name or path of a file that holds a secret; looked up in $CREDENTIALS_DIRECTORY, the secrets directory, beside the
+configuration. The configuration loader checks that it exists and that others cannot read it (mode & 027 == 0)."""
+
+
+class Model(BaseModel):
+    """What every section of the configuration is: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Report(Model):
+    """Publish changed tags only, and the whole group every `heartbeat`."""
+
+    heartbeat: Duration = Field(60.0, description="how often the whole group is published although nothing changed")
+
+
+class TagConfig(Model):
+    """Keys of a tag that mean the same for every protocol."""
+
+    name: Name = Field(description="key in `values`")
+    label: str | None = Field(None, description="text for people, any language")
+    description: str | None = None
+    unit: str | None = Field(None, description="UCUM where known (Cel, kW.h, r/min, %)")
+    deadband: float | None = Field(None, ge=0, description="smallest change that is published; needs `report`")
+    scale: float | None = Field(None, description="factor on the raw value")
+    offset: float | None = Field(None, description="added after `scale`")
+    decimals: int | None = Field(None, ge=0, le=15, description="rounds what is published")
+    min: float | None = Field(None, description="below it the value is null with bad:range")
+    max: float | None = Field(None, description="above it the value is null with bad:range")
+    map: dict[int, str] | None = Field(None, description="raw number -> text; an unmapped number is null, bad:range")
+    as_: str | None = Field(None, alias="as", pattern="^string$", description="`string`: 64-bit integers as text")
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> TagConfig:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise PydanticCustomError("limits", "min is above max")
+        return self
+
+    def rules(self) -> TagRules:
+        """What is done to the raw value on its way out."""
+        return TagRules(
+            scale=self.scale,
+            offset=self.offset,
+            decimals=self.decimals,
+            minimum=self.min,
+            maximum=self.max,
+            map=dict(self.map) if self.map is not None else None,
+            deadband=self.deadband,
+            as_string=self.as_ == "string",
+        )
+
+
+class DeviceConfig(Model):
+    """Keys of a device that mean the same for every type. Subclasses add theirs and narrow `type` to a Literal."""
+
+    name: Name = Field(description="unique on this gateway")
+    label: str | None = Field(None, description="text for people, any language")
+    description: str | None = None
+    type: str
+    interval: Duration = Field(1.0, description="how often tags are read that name no interval of their own")
+    timeout: Duration = Field(3.0, description="how long one request may take")
+    report: Report | None = Field(None, description="publish changed tags only; without: the whole group every interval")
+
+    @classmethod
+    def unsupported(cls) -> dict[str, str]:
+        """Keys (and `key=value`) of the contract that this version refuses with "not supported yet"."""
+        return {}
+
+
+def json_key(model: type[BaseModel], name: str) -> str:
+    """The key as written in the file (`as`), of a field as named in code (`as_`)."""
+    info: Any = model.model_fields[name]
+    return info.alias or name
