@@ -6,9 +6,10 @@ Every model is frozen and refuses unknown keys. May import: pydantic, `collector
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import TagRules
@@ -58,10 +59,11 @@ def check_name(value: str) -> str:
     Raises:
         PydanticCustomError: it may not; the text says which form is expected.
     """
-    if not re.match(NAME_PATTERN, value):
+    if not re.fullmatch(NAME_PATTERN, value):
         raise PydanticCustomError(
             "name",
-            "a name is 1 to 64 of A-Z a-z 0-9 _ . - and starts with a letter, digit or _ (texts in any language go into label)",
+            "a name is 1 to 64 of A-Z a-z 0-9 _ . - and starts with a letter, digit or _"
+            " (texts in any language go into label)",
         )
     return value
 
@@ -73,6 +75,12 @@ Duration = Annotated[
     Field(gt=0, le=366 * 86_400),
 ]
 """Seconds, > 0."""
+DurationOrZero = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
+    Field(ge=0, le=366 * 86_400),
+]
+"""Seconds, >= 0."""
 Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str | int), Field(ge=0)]
 """Bytes."""
 
@@ -101,15 +109,44 @@ class SecretText:
         return hash(self._text)
 
 
-SecretFile = Annotated[str, Field(min_length=1), PlainSerializer(str)]
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """Marks a field that names a file: the configuration loader finds the file and puts its absolute path there.
+
+    Attributes:
+        secret: others must not be able to read it (mode & 027 == 0, but for files of $CREDENTIALS_DIRECTORY).
+    """
+
+    secret: bool
+
+
+SecretFile = Annotated[str, Field(min_length=1), NamedFile(secret=True)]
 """Name or path of a file that holds a secret; looked up in $CREDENTIALS_DIRECTORY, the secrets directory, beside the
 configuration. The configuration loader checks that it exists and that others cannot read it (mode & 027 == 0)."""
+PublicFile = Annotated[str, Field(min_length=1), NamedFile(secret=False)]
+"""Name or path of a file that may be read by anybody, such as a certificate; looked up in the same places."""
 
 
 class Model(BaseModel):
     """What every section of the configuration is: frozen, strict, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+    @classmethod
+    def unsupported(cls) -> dict[str, str]:
+        """Keys, and values as `key=value`, that the contract names and this version refuses; with the message.
+
+        The loader tells the message at the key's or the value's place instead of "unknown key", and collects the
+        entries of a model's ancestors too, so that a subclass names only its own.
+        """
+        return {}
+
+
+class Section(Model):
+    """A part of the configuration that is replaced as a whole on reload; equal only if the files it names are too."""
+
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
+    """Digest by path of the files that the section names, as they were when it was loaded."""
 
 
 class Report(Model):
@@ -148,14 +185,17 @@ class TagConfig(Model):
             decimals=self.decimals,
             minimum=self.min,
             maximum=self.max,
-            map=dict(self.map) if self.map is not None else None,
+            map=self.map,
             deadband=self.deadband,
             as_string=self.as_ == "string",
         )
 
 
-class DeviceConfig(Model):
+class DeviceConfig(Section):
     """Keys of a device that mean the same for every type. Subclasses add theirs and narrow `type` to a Literal."""
+
+    always_reports: ClassVar[bool] = False
+    """True where only changes are published without `report` too (OPC UA), so that a deadband needs none."""
 
     name: Name = Field(description="unique on this gateway")
     label: str | None = Field(None, description="text for people, any language")
@@ -163,12 +203,23 @@ class DeviceConfig(Model):
     type: str
     interval: Duration = Field(1.0, description="how often tags are read that name no interval of their own")
     timeout: Duration = Field(3.0, description="how long one request may take")
-    report: Report | None = Field(None, description="publish changed tags only; without: the whole group every interval")
+    report: Report | None = Field(
+        None, description="publish changed tags only; without: the whole group every interval"
+    )
 
     @classmethod
     def unsupported(cls) -> dict[str, str]:
-        """Keys (and `key=value`) of the contract that this version refuses with "not supported yet"."""
-        return {}
+        """Keys of every device that later versions bring."""
+        return {
+            "template": "templates are not supported yet: write the tags out",
+            "vars": "variables of templates are not supported yet",
+            "brand": "addresses in the maker's notation are not supported yet: use 40001 or holding:0",
+            "expect": "checks of the device's identity are not supported yet",
+            "hours": "working hours are not supported yet",
+            "off": "switching a device off is not supported yet: remove it, or put # before its lines",
+            "tags_file": "tag tables in files are not supported yet: write the tags out under tags:",
+            "line": "lines are not supported yet: write url: tcp://HOST:502",
+        }
 
 
 def json_key(model: type[BaseModel], name: str) -> str:
