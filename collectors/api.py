@@ -96,7 +96,7 @@ class TagRules:
     decimals: int | None = None
     minimum: float | None = None
     maximum: float | None = None
-    map: Mapping[int | str, str] | None = None
+    map: Mapping[int, str] | None = None
     deadband: float | None = None
     as_string: bool = False
 

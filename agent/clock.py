@@ -1,0 +1,47 @@
+"""The wall clock as a label of monotonic instants, and whether it can be believed.
+
+Promises: schedules and ages never see this clock; `synchronised` may block for a moment and belongs in a thread.
+May import: `collectors.host.clock` (how the operating system tells), the standard library.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+EARLIEST = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
+"""The build's date: an earlier wall clock is impossible (no battery, boot in 1970)."""
+STEP_S = 1.0
+"""A larger change of wall clock against monotonic clock is a step, not drift."""
+
+
+class Clock:
+    """Stamps monotonic instants with wall time.
+
+    Attributes:
+        synchronised: what the operating system says; None = it does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.synchronised: bool | None = None
+        self._offset = time.time() - time.monotonic()
+
+    def stamp(self, at: float) -> int:
+        """Milliseconds UTC of the monotonic instant `at`, by the wall clock as it stands now."""
+        return round((time.time() - time.monotonic() + at) * 1000)
+
+    @property
+    def impossible(self) -> bool:
+        """The wall clock shows a time before this program was built."""
+        return time.time() < EARLIEST
+
+    @property
+    def mark(self) -> str | None:
+        """What messages say in `clock`: `unsynced`, or nothing."""
+        return "unsynced" if self.synchronised is False or self.impossible else None
+
+    def stepped(self) -> float:
+        """Seconds by which the wall clock was stepped since the last call (0.0: it was not)."""
+        offset = time.time() - time.monotonic()
+        step, self._offset = offset - self._offset, offset
+        return step if abs(step) >= STEP_S else 0.0
