@@ -1,0 +1,359 @@
+"""The sentences themselves: (Chinese, English) by event, cause and quality. Data only; see `agent.sentences`.
+
+May import: nothing.
+"""
+# ruff: noqa: E501 - a sentence that stands on one line can be read and compared with its translation
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+Pair: TypeAlias = tuple[str, str]
+
+DEVICE: Final[dict[str, Pair]] = {
+    "refused": (
+        "[{where} ]拒绝连接：机器在网上，但这个端口没有服务。请IT核对端口号，并确认设备的通信功能（如 Modbus TCP）已启用。",
+        "the connection is refused[ by {where}]: the machine is on the network, but nothing listens on that port: "
+        "check the port, and that the device's communication (such as Modbus TCP) is switched on.",
+    ),
+    "no_route": (
+        "网络不通[（{where:host}）]：先看机床是否开机，再查网线。",
+        "no way to the machine[ ({where:host})]: see whether the machine is switched on, then check the network cable.",
+    ),
+    "connect_timeout": (
+        "连接超时[（{where}）]：先看机床是否开机，再查网线；都正常请联系IT，检查防火墙，"
+        "以及本机服务的地址白名单（systemd 的 IPAddressAllow）里有没有这个地址。",
+        "no reply to the connection attempt[ to {where}]: see whether the machine is switched on, then check the cable; "
+        "if both are fine call IT: a firewall, or the address is missing from this service's list (systemd "
+        "drop-in, IPAddressAllow).",
+    ),
+    "name_unknown": (
+        "主机名[ {host}] 解析不到：请IT检查DNS，或在配置里改用IP地址。",
+        "the name[ {host}] cannot be resolved: check DNS, or write the IP address in the configuration.",
+    ),
+    "no_answer": (
+        "连接正常[（{where}）]，但[站号 {unit_id} ]无应答：请IT核对站号（unit_id）；正在下载程序时也会这样，完成后自动恢复。",
+        "the connection[ to {where}] stands, but[ unit {unit_id}] gives no answer: check the unit id; a program "
+        "download does this too and passes by itself.",
+    ),
+    "no_answer_line": (
+        "[线路 {line} 上][站号 {unit_id} ]无应答：核对站号、波特率、A/B线[；同一线路的其余 {others} 台照常采集]。",
+        "no answer[ from unit {unit_id}][ on line {line}]: check unit id, baud rate, A/B wires[; the other {others} "
+        "devices on it go on].",
+    ),
+    "closed_by_peer": (
+        "设备主动断开了连接[（{where}）]：很多PLC只接受一个连接，看看触摸屏或别的软件是否占用；正在自动重连。",
+        "the device closed the connection[ ({where})]: many PLCs take one connection only, see whether a panel or "
+        "another program holds it; it is tried again by itself.",
+    ),
+    "bad_reply": (
+        "应答与请求对不上[（{where}）][：{detail}]，这些数值已丢弃。请IT检查是否有两台设备用了同一个IP或站号，"
+        "或该设备其实是 RTU over TCP。",
+        "the reply does not fit the request[ ({where})][: {detail}]; nothing of it was used. Check for two devices with "
+        "one address or unit id, or a device that speaks RTU over TCP.",
+    ),
+    "tls": (
+        "加密连接失败[（{where}）][：{detail}]。请IT检查证书和网关时间。",
+        "the encrypted connection failed[ ({where})][: {detail}]: check the certificates and the gateway's clock.",
+    ),
+    "session_refused": (
+        "OPC UA 服务器拒绝会话[（{where}）][：{detail}]。请IT检查服务器的会话数上限、安全策略和用户。",
+        "the OPC UA server refuses a session[ ({where})][: {detail}]: check its limit of sessions, its security "
+        "policies and users.",
+    ),
+    "silent_subscription": (
+        "连接正常，但服务器[（{where}）]已有[ {seconds:duration}]没有消息：正在重新订阅；反复出现请联系设备厂家。",
+        "connected, but the server[ ({where})] has been silent[ for {seconds:duration}]: subscribing again; if this keeps "
+        "happening ask the maker of the device.",
+    ),
+    "bad_layout": (
+        "点表与设备对不上：{text}。请IT核对点表。",
+        "the tag list does not fit the device: {text}. Check the tag list.",
+    ),
+    "untrusted_certificate": (
+        "设备的证书还没有被信任[（{where}）]：请IT核对指纹后再信任。",
+        "the device's certificate is not trusted yet[ ({where})]: compare its fingerprint, then trust it.",
+    ),
+    "line_in_use": (
+        "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",
+        "the line[ {where}] is held by another program[ (pid {pid})]: IT, close that one; this is tried again by itself.",
+    ),
+    "missing_package": (
+        "缺少组件[ {package}]：请IT安装[（pip 附加组件 {extra}）]。",
+        "the package[ {package}] is not installed: IT, install it[ (the extra {extra} of shopfloor-agent)].",
+    ),
+    "bug": (
+        "采集程序内部出错[（{detail}）]，只影响本设备，正在自动重试：请把日志发给IT。",
+        "a fault in the collector itself[ ({detail})]; only this device is affected, it is tried again by itself: "
+        "send the log to IT.",
+    ),
+    "misconfigured": (
+        "配置与设备不符，已停止采集本设备：{text}。请IT改好配置后重新加载。",
+        "the configuration cannot work with this device, which is not read: {text}. Correct it and reload.",
+    ),
+    "other": ("读不到数据：{text}", "cannot be read: {text}"),
+}
+
+BROKER: Final[dict[str, Pair]] = {
+    "refused": (
+        "那个端口没有服务，请IT看MQTT服务是否启动、端口是否写对",
+        "nothing listens on that port: see whether the broker runs, and check the port",
+    ),
+    "no_route": (
+        "网络不通，先看路由器和网线（或4G）指示灯，再联系IT",
+        "no way there: look at the lamps of the router, the cable or the 4G modem, then call IT",
+    ),
+    "connect_timeout": (
+        "连接超时，请IT检查网络、防火墙，以及本机服务的地址白名单（systemd 的 IPAddressAllow）",
+        "no reply: check the network, the firewall, and this service's address list (systemd drop-in, IPAddressAllow)",
+    ),
+    "name_unknown": (
+        "域名解析不到，请IT检查DNS，或在配置里改用IP地址",
+        "the name cannot be resolved: check DNS, or write the IP address",
+    ),
+    "closed_by_peer": ("对方断开了连接，请IT看服务器日志", "the broker closed the connection: see its log"),
+    "silent": (
+        "连接还在但对方长时间没有应答，请IT检查网络和服务器",
+        "the connection stands but nothing is acknowledged: check the network and the broker",
+    ),
+    "bad_login": (
+        "用户名或密码不对，请IT核对 username 和密码文件（password_file）",
+        "user name or password is wrong: check username and the password file",
+    ),
+    "not_authorized": (
+        "该用户没有权限，请IT检查用户名、密码文件和服务器上的权限",
+        "this user is not allowed: check user, password file and the broker's access list",
+    ),
+    "client_id": (
+        "对方不接受这个 client_id，请IT换一个",
+        "the broker does not accept this client_id: choose another",
+    ),
+    "busy": ("服务器忙或在维护，稍后自动再连", "the broker is busy or under maintenance; it is tried again by itself"),
+    "banned": ("该网关被服务器封禁，请IT在服务器上解除", "the broker has banned this gateway: lift the ban there"),
+    "protocol": (
+        "服务器不支持这个MQTT版本，请IT设置 protocol: 3.1.1",
+        "the broker does not speak this MQTT version: set protocol: 3.1.1",
+    ),
+    "not_mqtt": (
+        "对方的应答不是MQTT，请IT核对端口，以及该用 mqtt:// 还是 mqtts://",
+        "the reply is not MQTT: check the port, and mqtt:// against mqtts://",
+    ),
+    "certificate_unknown": (
+        "服务器证书不受信任，请IT检查 ca_file",
+        "the broker's certificate is not trusted: check ca_file",
+    ),
+    "certificate_expired": (
+        "服务器证书已过期，请IT更换证书（也要看网关时间对不对）",
+        "the broker's certificate has expired: renew it (and check the gateway's clock)",
+    ),
+    "certificate_not_yet_valid": (
+        "服务器证书尚未生效，多半是网关时间不对，请IT检查授时",
+        "the broker's certificate is not valid yet: most likely the gateway's clock is wrong",
+    ),
+    "certificate_wrong_host": (
+        "服务器证书上的名字与配置的地址不符，请IT核对 url，或更换证书",
+        "the broker's certificate is for another name: check url, or renew the certificate",
+    ),
+    "client_certificate": (
+        "服务器不接受本网关的证书，请IT检查 client_cert_file 和 client_key_file",
+        "the broker does not accept this gateway's certificate: check client_cert_file and client_key_file",
+    ),
+    "tls": (
+        "加密握手失败（{text}），请IT检查端口和证书",
+        "the TLS handshake failed ({text}): check port and certificates",
+    ),
+    "other": ("{text}", "{text}"),
+}
+
+REASONS: Final[dict[str, Pair]] = {
+    "message_parked.too-large": (
+        "有一条消息太大，服务器不收[（{device} 第 {seq} 条）]，先放一边：请IT调大服务器上限或调小 max_payload。",
+        "a message[ of {device}, number {seq},] is too large for the broker and waits aside: raise the broker's limit or "
+        "lower max_payload.",
+    ),
+    "message_dropped.too-large": (
+        "有一条消息太大，服务器始终不收，已放弃并计数[（{device} 第 {seq} 条）]：请IT调大服务器上限或调小 max_payload。",
+        "a message[ of {device}, number {seq},] was given up (and counted): too large for the broker; raise its limit or "
+        "lower max_payload.",
+    ),
+    "store_degraded.full": (
+        "磁盘已满，新数据暂存内存，断电会丢：请IT尽快清理磁盘。",
+        "the disk is full: new data is kept in memory and a power cut would lose it: IT, free space soon.",
+    ),
+    "store_degraded.readonly": (
+        "存储变成只读，新数据暂存内存，断电会丢：请IT检查硬盘或存储卡，先备份再更换。",
+        "the storage has become read-only: new data is kept in memory and a power cut would lose it: IT, back up, then "
+        "replace disk or card.",
+    ),
+    "store_degraded.ioerr": (
+        "存储读写出错，新数据暂存内存，断电会丢：请IT检查硬盘或存储卡，先备份再更换。",
+        "the storage fails to write: new data is kept in memory and a power cut would lose it: IT, back up, then replace "
+        "disk or card.",
+    ),
+    "store_degraded.cantopen": (
+        "缓存文件打不开，新数据暂存内存，断电会丢：请IT检查数据目录的权限和磁盘。",
+        "the buffer's files cannot be opened: new data is kept in memory and a power cut would lose it: IT, check the "
+        "rights of the data directory and the disk.",
+    ),
+    "store_dropping.store-failing": (
+        "磁盘写不了，内存也满了，最旧的数据正在丢失（已丢 {dropped} 条）：请IT马上处理磁盘。",
+        "the disk cannot be written and the memory is full: the oldest data is being lost ({dropped:messages} so far): "
+        "IT, see to the disk now.",
+    ),
+}
+
+EVENTS: Final[dict[str, Pair]] = {
+    "agent_started": (
+        "采集程序启动，版本 {version}[，共 {devices} 台设备]。",
+        "the agent starts, version {version}[, {devices:devices}].",
+    ),
+    "agent_ready": ("采集程序就绪。", "the agent is ready."),
+    "agent_stopping": ("采集程序正在停止[（{signal}）]。", "the agent is stopping[ ({signal})]."),
+    "agent_stopped": (
+        "采集程序已停止[；还有 {buffered} 条数据存在本机，下次启动后补传]。",
+        "the agent has stopped[; {buffered:messages} kept here, to be sent after the next start].",
+    ),
+    "previous_run_lost": (
+        "上一次没有正常停止（多半是断电），最后一两秒的数据可能缺失：常发生的话，请IT加装UPS。",
+        "the previous run did not end properly (most likely a power cut); its last second or two may be missing: if this "
+        "happens often, fit a UPS.",
+    ),
+    "config_reloaded": (
+        "新配置已生效：新增 {added}，删除 {removed}，改动 {changed}，不变 {kept}。",
+        "the new configuration is in force: {added} added, {removed} removed, {changed} changed, {kept} kept.",
+    ),
+    "config_refused": (
+        "新配置有 {mistakes} 处错误，未采用，仍按原配置运行。第一处：{first}。请IT改好后重新加载（shopfloor check 可列出全部）。",
+        "the new configuration was not taken ({mistakes:mistakes}); the old one keeps running. First: {first}. "
+        "Correct it and reload (shopfloor check lists them all).",
+    ),
+    "restart_needed": (
+        "这些改动要重启采集服务才生效：{keys}。请IT在方便时重启。",
+        "these changes need a restart of the service: {keys}. IT, restart it when it suits.",
+    ),
+    "device_ok": ("已连上，开始采集[，共 {tags} 个点]。", "connected, being read[: {tags:tags}]."),
+    "device_back": (
+        "恢复正常[，中断了 {down_s:duration}]。",
+        "back again[ after {down_s:duration}].",
+    ),
+    "device_degraded": (
+        "{of} 个点中有 {bad} 个读不到[，如 {tag}（{why}）]；其余照常采集。请IT核对点表。",
+        "{bad} of {of} tags cannot be read[, such as {tag} ({why})]; the others go on. Check the tag list.",
+    ),
+    "device_recovered": ("所有点恢复正常。", "all tags can be read again."),
+    "device_paused": (
+        "已暂停采集[，{until_s:duration}后自动恢复]（提前恢复：shopfloor resume）。",
+        "reading is paused[, and goes on by itself in {until_s:duration}] (sooner: shopfloor resume).",
+    ),
+    "device_resumed": ("恢复采集。", "reading goes on."),
+    "device_slow": (
+        "采集跟不上，漏采 {missed} 次：请IT加大采集间隔（interval）、减少点数，或把设备分到不同线路。",
+        "reading does not keep up, {missed:polls} missed: IT, use a longer interval, fewer tags, or more lines.",
+    ),
+    "line_in_use": (
+        "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",
+        "the line[ {where}] is held by another program[ (pid {pid})]: IT, close that one; this is tried again by itself.",
+    ),
+    "broker_connected": (
+        "已连上MQTT服务器 {url}[（MQTT {protocol}）]。",
+        "connected to the broker {url}[ (MQTT {protocol})].",
+    ),
+    "broker_lost": (
+        "与MQTT服务器[ {url}] 的连接断了：{why}。数据先存在本机[（已有 {buffered} 条）]，恢复后自动补传。",
+        "the connection to the broker[ {url}] was lost: {why}. Data is kept here[ ({buffered:messages})] and sent when it "
+        "is back.",
+    ),
+    "broker_refused": (
+        "MQTT服务器[ {url}] 拒绝登录：{why}。数据先存在本机，[{retry_s:duration}后]自动再试。",
+        "the broker[ {url}] refuses the login: {why}. Data is kept here; it is tried again[ in {retry_s:duration}].",
+    ),
+    "broker_unreachable": (
+        "连不上MQTT服务器[ {url}]：{why}。数据先存在本机，恢复后自动补传。",
+        "the broker[ {url}] cannot be reached: {why}. Data is kept here and sent when it is back.",
+    ),
+    "broker_fallback": (
+        "MQTT服务器[ {url}] 不支持 MQTT 5，改用 3.1.1：被服务器权限拒绝的消息将无法察觉，请IT确认权限。",
+        "the broker[ {url}] does not take MQTT 5, so 3.1.1 is used: messages that its access list refuses cannot be "
+        "noticed; check the access list.",
+    ),
+    "broker_twin": (
+        "另一台网关在用同一个 client_id（{client_id}），互相把对方挤下线[（{times} 次）]：多半是克隆的存储卡，请IT给每台网关单独的名字。",
+        "another gateway uses the same client_id ({client_id}), and each throws the other out[ ({times:times})]: a "
+        "cloned card? Give each gateway a name of its own.",
+    ),
+    "message_parked": (
+        "服务器不收一条消息[（{device} 第 {seq} 条，{reason}）]，先放一边稍后再试：请IT检查服务器上该主题的权限。",
+        "the broker refuses a message[ ({device}, number {seq}, {reason})]; it waits aside and is tried again: check the "
+        "access list for this topic.",
+    ),
+    "message_dropped": (
+        "服务器多次不收一条消息，已放弃并计数[（{device} 第 {seq} 条，{reason}）]：请IT检查服务器上该主题的权限。",
+        "a message was given up, and counted[ ({device}, number {seq}, {reason})]: check the broker's access list for "
+        "this topic.",
+    ),
+    "backlog_replay": (
+        "开始补传中断期间的数据，共 {messages} 条；实时数据不受影响。",
+        "the data of the outage is being sent, {messages:messages}; live data goes first.",
+    ),
+    "backlog_done": (
+        "补传完成[，用时 {seconds:duration}]。",
+        "the data of the outage has all been sent[, in {seconds:duration}].",
+    ),
+    "store_degraded": (
+        "数据写不进磁盘[（{text}）]，暂存内存，断电会丢：请IT检查磁盘。",
+        "data cannot be written to the disk[ ({text})]; it is kept in memory and a power cut would lose it: IT, check the "
+        "disk.",
+    ),
+    "store_ok": (
+        "磁盘恢复正常[，异常持续 {degraded_s:duration}][，期间丢失 {dropped} 条]。",
+        "the disk takes data again[ after {degraded_s:duration}][; {dropped:messages} lost meanwhile].",
+    ),
+    "store_set_aside": (
+        "缓存文件损坏，已改名保留为 {file} 并新建，采集继续：请IT检查硬盘或存储卡。",
+        "the buffer's file was damaged; it is kept as {file}, a new one was made, and reading goes on: IT, check disk or "
+        "card.",
+    ),
+    "store_dropping": (
+        "缓存已满，最旧的数据正在丢失（已丢 {dropped} 条）：请IT尽快恢复到MQTT服务器的网络，或调大 buffer.max_size。",
+        "the buffer is full and the oldest data is being lost ({dropped:messages} so far): IT, bring the broker's "
+        "connection back, or raise buffer.max_size.",
+    ),
+    "clock_unsynced": (
+        "网关时间未同步，数据会带上标记：请IT设置授时服务器（NTP）。",
+        "the gateway's clock is not synchronised, and data is marked so: IT, set a time server (NTP).",
+    ),
+    "clock_synced": (
+        "网关时间已同步[，调整了 {stepped_ms} 毫秒]。",
+        "the gateway's clock is synchronised[, it was set by {stepped_ms} ms].",
+    ),
+    "plaintext_broker": (
+        "到 {url} 的数据没有加密：出了厂区请IT改用 mqtts://。",
+        "data to {url} is not encrypted: beyond your own network use mqtts://.",
+    ),
+    "log_suppressed": (
+        "同类日志太多，一分钟内省略了 {lines} 条（{of}）。",
+        "too many lines of one kind: {lines:lines} left out within a minute ({of}).",
+    ),
+    "log_lost": (
+        "日志写不进去，丢了 {lines} 条[（{reason}）]：请IT检查磁盘。",
+        "{lines:lines} of the log could not be written[ ({reason})]: IT, check the disk.",
+    ),
+    "library_log": ("{logger}：{text}", "{logger}: {text}"),
+}
+
+QUALITY: Final[dict[str, Pair]] = {
+    "good": ("正常", "good"),
+    "timeout": ("超时", "no answer in time"),
+    "not-connected": ("未连接", "not connected"),
+    "exception": ("设备拒绝，异常码 {code}", "refused by the device, exception {code}"),
+    "status": ("OPC UA 状态 {code}", "OPC UA status {code}"),
+    "decode": ("无法解码", "cannot be decoded"),
+    "range": ("超出范围", "out of range"),
+    "invalid": ("无效值", "marked invalid by the device"),
+    "quarantined": ("地址有误，已隔离", "bad address, set aside"),
+    "paused": ("已暂停", "paused"),
+    "off": ("计划停用", "planned off"),
+    "layout": ("与设备布局不符", "does not fit the device's layout"),
+    "config": ("配置有误", "wrong configuration"),
+    "stale": ("数据过旧", "too old"),
+}
