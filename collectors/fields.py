@@ -120,6 +120,11 @@ class NamedFile:
     secret: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OutputPath:
+    """Marks a field that names what the agent writes; a relative path is made absolute from the file that names it."""
+
+
 SecretFile = Annotated[str, Field(min_length=1), NamedFile(secret=True)]
 """Name or path of a file that holds a secret; looked up in $CREDENTIALS_DIRECTORY, the secrets directory, beside the
 configuration. The configuration loader checks that it exists and that others cannot read it (mode & 027 == 0)."""
@@ -146,7 +151,15 @@ class Section(Model):
     """A part of the configuration that is replaced as a whole on reload; equal only if the files it names are too."""
 
     _files: dict[str, str] = PrivateAttr(default_factory=dict)
-    """Digest by path of the files that the section names, as they were when it was loaded."""
+
+    @property
+    def file_digests(self) -> dict[str, str]:
+        """Digest by path of the files that the section names, as they were when it was loaded."""
+        return self._files
+
+    def remember_files(self, digests: dict[str, str]) -> None:
+        """Take note of the files' contents; called once, by the loader."""
+        self._files.update(digests)
 
 
 class Report(Model):

@@ -1,0 +1,112 @@
+"""Where people stumble: the key they wrote, and the key that this configuration has.
+
+Pure tables. May import: the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+# What people write -> what they mean, in the order of likelihood; the first that is known where they wrote it counts.
+_MEANT: dict[str, tuple[str, ...]] = {
+    "unit": ("unit_id",),
+    "slave": ("unit_id",), "slave_id": ("unit_id",), "slaveid": ("unit_id",), "station": ("unit_id",),
+    "station_id": ("unit_id",), "device_id": ("unit_id",), "modbus_id": ("unit_id",), "id": ("unit_id", "name"),
+    "host": ("url",), "ip": ("url",), "ip_address": ("url",), "hostname": ("url",), "port": ("url",),
+    "address": ("url",), "addr": ("address", "url"), "endpoint": ("url",), "server": ("url",),
+    "broker": ("url", "mqtt"),
+    "uri": ("url",), "connection": ("url",), "protocol": ("type",),
+    "scan_rate": ("interval",), "poll_interval": ("interval",), "polling": ("interval",), "poll": ("interval",),
+    "cycle": ("interval",), "period": ("interval",), "rate": ("interval",), "frequency": ("interval",),
+    "publishing_interval": ("interval",), "every": ("interval",),
+    "byte_order": ("word_order",), "byteorder": ("word_order",), "endian": ("word_order",),
+    "endianness": ("word_order",), "order": ("word_order",), "swap": ("word_order",),
+    "registers": ("tags",), "points": ("tags",), "variables": ("tags",), "items": ("tags",), "nodes": ("tags",),
+    "signals": ("tags",), "metrics": ("sets", "tags"), "groups": ("sets",),
+    "register": ("address",), "reg": ("address",), "node_id": ("node",), "nodeid": ("node",),
+    "datatype": ("type",), "data_type": ("type",), "format": ("type",), "kind": ("type",),
+    "units": ("unit",), "uom": ("unit",), "factor": ("scale",), "multiplier": ("scale",), "ratio": ("scale",),
+    "gain": ("scale",), "coefficient": ("scale",), "precision": ("decimals",), "digits": ("decimals",),
+    "round": ("decimals",), "len": ("length",), "size": ("length", "max_size"), "values": ("map",), "enum": ("map",),
+    "comment": ("description", "label"), "desc": ("description",), "title": ("label",), "alias": ("label",),
+    "display_name": ("label",), "tag": ("name",), "key": ("name", "client_key_file"),
+    "heartbeat": ("report",), "password": ("password_file",), "passwd": ("password_file",),
+    "pass": ("password_file",), "pwd": ("password_file",), "user": ("username",), "login": ("username",),
+    "clientid": ("client_id",), "ca": ("ca_file",), "cafile": ("ca_file",), "ca_cert": ("ca_file",),
+    "ca_certs": ("ca_file",), "cert": ("client_cert_file",), "certfile": ("client_cert_file",),
+    "cert_file": ("client_cert_file",), "keyfile": ("client_key_file",), "key_file": ("client_key_file",),
+    "prefix": ("topic",), "base_topic": ("topic",), "topic_prefix": ("topic",), "version": ("protocol",),
+    "keep_alive": ("keepalive",), "max_inflight": ("window",), "inflight": ("window",),
+    "path": ("directory", "file"), "dir": ("directory",), "folder": ("directory",), "max_bytes": ("max_size",),
+    "tz": ("timezone",), "lang": ("language",), "device": ("devices",), "sources": ("devices",),
+    "machines": ("devices",), "logging": ("log",), "plant": ("site",), "factory": ("site",), "hostname_": ("gateway",),
+    "logs": ("log",), "storage": ("buffer",), "queue": ("buffer",), "store": ("buffer",),
+}  # fmt: skip
+_EXPLAINED = {
+    "unit": "the Modbus station number; a unit of measurement belongs to a tag",
+    "password": "the name of a file that holds it: no secret stands in this file",
+    "host": "host and port in one: {example}",
+    "ip": "host and port in one: {example}",
+    "port": "host and port in one: {example}",
+    "address": "host and port in one: {example}",
+    "server": "host and port in one: {example}",
+    "broker": "mqtts://HOST:8883",
+    "heartbeat": "report: {heartbeat: 60 s}",
+}
+for _same, _as in (("passwd", "password"), ("pass", "password"), ("pwd", "password"), ("ip_address", "ip"),
+                   ("hostname", "host")):  # fmt: skip
+    _EXPLAINED[_same] = _EXPLAINED[_as]
+_NEEDLESS = {
+    "qos": "QoS is always 1",
+    "retain": "readings are never retained; status and meta always are",
+    "tls": "write url: mqtts://HOST:8883",
+    "ssl": "write url: mqtts://HOST:8883",
+    "clean_session": "sessions are always clean: what was not acknowledged is sent again from the buffer",
+    "enabled": "put # before the lines of what is not wanted",
+    "enable": "put # before the lines of what is not wanted",
+    "function": "the function code follows from the address: 40001, 30001, coil:0, discrete:0, input:0, holding:0",
+    "function_code": "the function code follows from the address: 40001, 30001, coil:0, discrete:0, input:0, holding:0",
+    "area": "the area is part of the address: holding:100",
+    "bit": "the bit is part of the address: 40010.3",
+    "writable": "this agent never writes",
+    "write": "this agent never writes",
+    "<<": "merging is not supported: write the keys out, or use defaults:",
+}
+
+
+def unknown_key_hint(key: str, known: Collection[str]) -> str | None:
+    """Return `; did you mean ...` for a key that people use elsewhere, or None if nothing is known about it.
+
+    Args:
+        key: the unknown key.
+        known: the keys that are valid where it stands.
+    """
+    word = key.casefold().replace("-", "_")
+    if word in _NEEDLESS:
+        return f"; {_NEEDLESS[word]}"
+    for meant in _MEANT.get(word, ()):
+        if meant in known:
+            explained = _EXPLAINED.get(word, "")
+            example = "tcp://192.168.10.21:502" if "unit_id" in known else "mqtts://HOST:8883"
+            example = "opc.tcp://192.168.10.50:4840" if "security" in known else example
+            shown = f" ({explained.replace('{example}', example)})" if explained else ""
+            return f"; did you mean '{meant}'{shown}?"
+    return None
+
+
+def value_hint(key: str, text: str) -> str:
+    """Return `; ...` for a value of the wrong kind that people write elsewhere, or nothing."""
+    if key == "deadband" and re.fullmatch(r"\d+(\.\d+)?\s*%", text):
+        return "; a deadband in percent is not supported yet: write it in the tag's unit"
+    if re.fullmatch(r"[-+]?\d+,\d+", text):
+        return f"; did you mean {text.replace(',', '.')}?"
+    if text.casefold() in {"yes", "on", "y"}:
+        return "; did you mean true?"
+    if text.casefold() in {"no", "off", "n"}:
+        return "; did you mean false?"
+    if re.match(r"[-+]?[\d.]+\s*[A-Za-z%°℃]", text):
+        return "; write the number alone"
+    if re.fullmatch(r"[-+]?0\d+", text):
+        return "; without leading zeros"
+    return ""
