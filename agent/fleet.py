@@ -135,6 +135,7 @@ class Fleet:
             sink=self._sink,
             announce=lambda _device, tags: self._announce(config, groups, tags),
             normaliser=Normaliser(config.name, groups, heartbeat=heartbeat, pushes=pushes),
+            groups=groups,
             stagger=stagger,
         )
         self._entries[config.name] = entry

@@ -95,7 +95,7 @@ class Normaliser:
     def refresh(self) -> None:
         """Let the next batch (or heartbeat) of every group be whole."""
         for group in self._groups.values():
-            group.sent_whole_at = None
+            group.sent_whole_at = float("-inf")
 
     def take(self, batch: Batch) -> Sequence[Batch]:
         """Return what of a batch is to be published: nothing, the batch, or parts of it. The batch is consumed."""
@@ -124,24 +124,16 @@ class Normaliser:
 
     def due(self, at: float) -> list[Batch]:
         """Heartbeats of a device that reports by itself: each group that is due, whole, with gateway time."""
-        batches = []
-        for name, group in self._groups.items():
-            if not group.current and not group.quality:
-                continue
-            if group.sent_whole_at is None or at >= group.sent_whole_at + self._heartbeat:
-                batches.append(
-                    self._whole(group, Batch(self._device, name, at, dict(group.current), dict(group.quality)))
-                )
-        return batches
+        return [
+            self._whole(group, Batch(self._device, name, at, dict(group.current), dict(group.quality)))
+            for name, group in self._groups.items()
+            if group.sent_whole_at is not None and at >= group.sent_whole_at + self._heartbeat
+        ]
 
     def next_due(self) -> float | None:
-        """Monotonic time of the next heartbeat; None when nothing was seen yet, -inf when one is due at once."""
-        times = [
-            float("-inf") if group.sent_whole_at is None else group.sent_whole_at + self._heartbeat
-            for group in self._groups.values()
-            if group.current or group.quality
-        ]
-        return min(times, default=None)
+        """Monotonic time of the next heartbeat; None when nothing was sent yet."""
+        times = [group.sent_whole_at for group in self._groups.values() if group.sent_whole_at is not None]
+        return min(times) + self._heartbeat if times else None
 
     def latest(self) -> Mapping[str, tuple[float, Mapping[str, Value], Mapping[str, str]]]:
         """Group -> (monotonic time, values, quality) as last seen, published or not."""
@@ -195,6 +187,8 @@ class Normaliser:
 
     def _changes(self, group: _Group, batch: Batch) -> Sequence[Batch]:
         """Keep what differs from what was last sent; errors and recoveries apart, with gateway time."""
+        if group.sent_whole_at is None:
+            group.sent_whole_at = batch.at
         sent, sent_quality, deadbands = group.sent, group.sent_quality, group.deadbands
         was_all_bad = ALL_TAGS in sent_quality
         if was_all_bad:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
-from collectors.backoff import Backoff
 
 from agent.device_state import DeviceState
 from agent.normaliser import Normaliser
 from collectors.api import Batch, Collector, CollectorError, CollectorStats, Misconfigured, TagInfo, Unavailable
+from collectors.backoff import Backoff
 
 log = structlog.get_logger("shopfloor.device")
 
+LONGEST_DELAY_S = 10.0
+"""Between attempts: a machine that is switched on is seen within seconds, and an attempt costs next to nothing."""
 CLOSE_S = 2.0
 """How long a collector may take to give everything back."""
 
@@ -39,6 +41,7 @@ class Runner:
         sink: takes what is to be published, explained by meta revision `rev`.
         announce: takes the tags when they become known or change, returns the revision of the device's `meta`.
         normaliser: of this device.
+        groups: name -> interval in seconds, as the configuration tells.
         stagger: 0..1, the share of an interval by which this device's polls are shifted against the others'.
         clock: monotonic seconds.
     """
@@ -52,6 +55,7 @@ class Runner:
         sink: Callable[[Sequence[Batch], str], Awaitable[None]],
         announce: Callable[[str, Sequence[TagInfo]], str],
         normaliser: Normaliser,
+        groups: Mapping[str, float],
         stagger: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,12 +63,13 @@ class Runner:
         self.state = DeviceState(device, label, clock)
         self.normaliser = normaliser
         self.tags: Sequence[TagInfo] = ()
+        self.groups = groups
         self._make = make
         self._sink = sink
         self._announce = announce
         self._stagger = stagger
         self._clock = clock
-        self._backoff = Backoff()
+        self._backoff = Backoff(ceiling=LONGEST_DELAY_S)
         self._wake = asyncio.Event()
         self._push_scope: asyncio.Timeout | None = None
         self._stopping = False

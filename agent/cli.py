@@ -1,0 +1,118 @@
+"""The command `shopfloor`: reads the command line, loads what the command needs, returns its exit code.
+
+0 fine; 1 it ran and something is wrong; 2 usage or configuration. Results on stdout, logs on stderr.
+No command writes to a device. May import: everything, each command only what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent import __version__
+
+DEFAULT_CONFIG = Path("/etc/shopfloor-agent/agent.yaml")
+LATER = (
+    "probe", "browse", "guess", "new", "doctor", "top", "tags", "cert", "health", "evidence", "apply", "diff",
+    "rollback", "mute", "reference",
+)  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shopfloor",
+        description="Reads PLCs, OPC UA servers and this gateway; delivers every reading to an MQTT broker.",
+        epilog="No command writes to a device.",
+    )
+    parser.add_argument("--version", action="version", version=f"shopfloor-agent {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser("demo", help="a simulated plant and broker: see live readings now")
+    demo.add_argument("--seconds", type=float, metavar="N", help="end after so long, with a summary")
+
+    for name, text in (
+        ("run", "the daemon"),
+        ("check", "check a configuration, offline: every mistake at once, then what it will cost"),
+        ("read", "read each device once and show the values; publishes nothing"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument(
+            "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"default {DEFAULT_CONFIG}"
+        )
+        if name != "run":
+            command.add_argument("--json", action="store_true", help="for programs")
+        if name == "check":
+            command.add_argument("--explain", action="store_true", help="each tag as understood, each register read")
+        if name == "read":
+            command.add_argument("devices", nargs="*", metavar="DEVICE", help="default: all")
+
+    status = commands.add_parser("status", help="how the running agent is doing")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--values", nargs="?", const="", metavar="DEVICE", help="last values, of one device or of all")
+
+    pause = commands.add_parser("pause", help="leave a device alone for a while (program download)")
+    pause.add_argument("target", metavar="DEVICE|LINE")
+    pause.add_argument("--for", dest="duration", required=True, metavar="TIME", help="such as 30m")
+    resume = commands.add_parser("resume", help="end a pause")
+    resume.add_argument("target", nargs="?", metavar="DEVICE|LINE", help="default: all")
+
+    log = commands.add_parser("log", help="the agent's log as sentences")
+    log.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    log.add_argument("device", nargs="?", metavar="DEVICE")
+    log.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+
+    for name in LATER:
+        commands.add_parser(name, add_help=False, prefix_chars="\0").add_argument("rest", nargs="*")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command in LATER:
+        sys.stderr.write(f"shopfloor {arguments.command}: not supported yet\n")
+        return 2
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output went away (`shopfloor status | head`); that is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command
+    match arguments.command:
+        case "demo":
+            from agent.demo import run_demo
+
+            return run_demo(arguments.seconds)
+        case "run":
+            from agent.app import run_daemon
+
+            return run_daemon(arguments.config)
+        case "check":
+            from agent.commission.check import check
+
+            return check(arguments.config, as_json=arguments.json, explain=arguments.explain)
+        case "read":
+            from agent.commission.read import read
+
+            return read(arguments.config, arguments.devices, as_json=arguments.json)
+        case "log":
+            from agent.commission.log import log
+
+            return log(arguments.config, follow=arguments.follow, device=arguments.device)
+    from agent.commission import operate
+
+    match arguments.command:
+        case "status":
+            return operate.status(as_json=arguments.json, values=arguments.values)
+        case "pause":
+            return operate.pause(arguments.target, arguments.duration)
+    return operate.resume(arguments.target)
