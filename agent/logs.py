@@ -69,7 +69,7 @@ class LogSettings(Protocol):
 
     @property
     def format(self) -> str:
-        """Auto, json or text."""
+        """Auto, json or sentences."""
 
     @property
     def file(self) -> str | Path | None:
@@ -89,7 +89,7 @@ class Settings:
     """The defaults of the `log` section, for commands that run without a configuration."""
 
     level: str = "info"
-    format: Literal["auto", "json", "text"] = "auto"
+    format: Literal["auto", "json", "sentences"] = "auto"
     file: Path | None = None
     max_size: int = 10_000_000
     keep: int = 5
@@ -146,9 +146,9 @@ class Logging:
         self._file = RotatingFile(Path(config.file), config.max_size, config.keep) if config.file else None
         self._stream_level = 40 if self._file and not terminal else 0
         sentences = _sentences(LogLines(language, at), terminal)
-        as_text = config.format == "text" or (config.format == "auto" and terminal)
+        as_text = config.format == "sentences" or (config.format == "auto" and terminal)
         self._render_stream = sentences if as_text else _json_line
-        self._render_file = _sentences(LogLines(language, at), False) if config.format == "text" else _json_line
+        self._render_file = _sentences(LogLines(language, at), False) if config.format == "sentences" else _json_line
         self._prefix = _journal(self._stream.fd)
         self._limit = RateLimit(clock)
         self._lock = threading.RLock()  # re-entered when a finalizer logs while a line is being made

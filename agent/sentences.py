@@ -49,7 +49,7 @@ def sentence(event: str, fields: Mapping[str, object], language: str) -> str:
         if event in _OUTAGES:
             known["why"] = _why(BROKER, event, known, index)
         elif event == "device_degraded":
-            known["why"] = quality_words(str(known.get("quality", "")), language)
+            event = _degraded(known, language)
         pair = REASONS.get(f"{event}.{_word(known, 'reason')}") or EVENTS.get(event)
         text = _fill(pair[index], known, index) if pair else _unknown(event, known)
     return cut(text, _MAX_LINE)
@@ -152,6 +152,20 @@ def _why(table: Mapping[str, Pair], event: str, known: Mapping[str, object], ind
         if "text" not in known:
             known = {**known, "text": cause or "?"}
     return _fill(pair[index], known, index)
+
+
+def _degraded(known: dict[str, object], language: str) -> str:
+    """Add the quality in words; returns the event, which is another one when not a single tag can be read."""
+    if "quality" in known:
+        known["why"] = quality_words(str(known["quality"]), language)
+    if known.get("tag") == "*":
+        del known["tag"]
+        return "device_degraded.all"
+    return (
+        "device_degraded.all"
+        if known.get("bad") is not None and known.get("bad") == known.get("of")
+        else "device_degraded"
+    )
 
 
 def _on_a_line(known: Mapping[str, object]) -> bool:

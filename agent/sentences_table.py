@@ -116,6 +116,10 @@ BROKER: Final[dict[str, Pair]] = {
         "连接还在但对方长时间没有应答，请IT检查网络和服务器",
         "the connection stands but nothing is acknowledged: check the network and the broker",
     ),
+    "taken_over": (
+        "有另一个客户端用了同一个 client_id，请IT查是否有克隆的网关",
+        "another client came with the same client_id: is there a cloned gateway?",
+    ),
     "bad_login": (
         "用户名或密码不对，请IT核对 username 和密码文件（password_file）",
         "user name or password is wrong: check username and the password file",
@@ -240,10 +244,14 @@ EVENTS: Final[dict[str, Pair]] = {
         "{of} 个点中有 {bad} 个读不到[，如 {tag}（{why}）]；其余照常采集。请IT核对点表。",
         "{bad} of {of} tags cannot be read[, such as {tag} ({why})]; the others go on. Check the tag list.",
     ),
+    "device_degraded.all": (
+        "全部 {of} 个点都读不到[，如 {tag}][（{why}）]。请IT核对点表和设备状态。",
+        "none of {of:tags} can be read[, such as {tag}][ ({why})]. Check the tag list and the device.",
+    ),
     "device_recovered": ("所有点恢复正常。", "all tags can be read again."),
     "device_paused": (
-        "已暂停采集[，{until_s:duration}后自动恢复]（提前恢复：shopfloor resume）。",
-        "reading is paused[, and goes on by itself in {until_s:duration}] (sooner: shopfloor resume).",
+        "已暂停采集[，{for_s:duration}后自动恢复]（提前恢复：shopfloor resume）。",
+        "reading is paused[, and goes on by itself in {for_s:duration}] (sooner: shopfloor resume).",
     ),
     "device_resumed": ("恢复采集。", "reading goes on."),
     "device_slow": (

@@ -28,7 +28,8 @@ DeviceState: TypeAlias = Literal["starting", "ok", "degraded", "bad", "misconfig
 class AgentStatus(TypedDict):
     """The process: `started_at` in ms UTC, `since_s` seconds since then (monotonic), `config` "sha256:...".
 
-    `config_refused` is the first mistake of a configuration that a reload refused, while the old one keeps running.
+    `language` zh or en, of the configuration, for whoever shows this. `config_refused` is the
+    first mistake of a configuration that a reload refused, while the old one keeps running.
     """
 
     version: str
@@ -37,6 +38,7 @@ class AgentStatus(TypedDict):
     site: str
     gateway: str
     label: NotRequired[str | None]
+    language: NotRequired[str]
     started_at: int
     since_s: float
     config: str
@@ -292,7 +294,7 @@ def _home_data_dir() -> Path:
     try:
         return Path.home() / ".local" / "state" / _SERVICE
     except RuntimeError:  # no home: a user without an entry and without $HOME
-        return Path(f"/tmp/{_SERVICE}-{os.getuid()}")  # noqa: S108 - the last resort, and private by its user id
+        return Path("/var/lib") / _SERVICE  # which then says plainly that it cannot be written
 
 
 def _writable(path: Path) -> bool:
