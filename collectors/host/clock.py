@@ -83,8 +83,7 @@ def _ask_timedated(link: socket.socket, deadline: float) -> bool | None:
     if not answer.startswith(b"OK "):
         return None
     bus, properties = "org.freedesktop.DBus", "org.freedesktop.DBus.Properties"
-    wanted = _string("org.freedesktop.timedate1", 0)
-    wanted = _string("NTPSynchronized", wanted)
+    wanted = _string("NTPSynchronized", _string("org.freedesktop.timedate1"))
     link.sendall(
         b"BEGIN\r\n"
         + _method_call(1, bus, "/org/freedesktop/DBus", bus, "Hello", b"")
@@ -98,10 +97,9 @@ def _ask_timedated(link: socket.socket, deadline: float) -> bool | None:
     return None
 
 
-def _string(text: str, before: int | bytes) -> bytes:
+def _string(text: str, before: bytes = b"") -> bytes:
     """The bytes `before`, then this string where the next multiple of four begins."""
-    head = b"" if isinstance(before, int) else before
-    head += b"\0" * (-len(head) % 4)
+    head = before + b"\0" * (-len(before) % 4)
     return head + struct.pack("<I", len(text)) + text.encode() + b"\0"
 
 
@@ -128,8 +126,8 @@ def _method_call(serial: int, destination: str, path: str, interface: str, membe
 def _read_message(link: socket.socket) -> tuple[int, int | None, bytes]:
     """Kind (2 = return, 3 = error), the serial it answers, and the body of the next message."""
     head = _receive(link, 16)
-    if head[:1] != b"l":  # dbus-daemon answers in the order of the asker, which is little-endian here
-        raise ValueError("a byte order that was not asked for")
+    if head[:1] != b"l":
+        raise ValueError("a machine of another byte order")
     body_size, _, fields_size = struct.unpack_from("<III", head, 4)
     if fields_size > 4096 or body_size > 4096:
         raise ValueError("larger than any answer to these questions")

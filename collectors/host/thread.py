@@ -9,7 +9,6 @@ end of the process never waits for a stuck call. May import: the standard librar
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -47,6 +46,8 @@ class Call(Protocol[R_co]):
 
 
 class _Job(Generic[R]):
+    """One call on its way: run in the thread, its outcome carried to the loop, bugs included."""
+
     def __init__(self, read: Callable[[], R]) -> None:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[R | Failure] = self.loop.create_future()
@@ -54,27 +55,28 @@ class _Job(Generic[R]):
         self._read = read
 
     def run(self) -> None:
-        result: R | Failure | None = None
-        expected = False
-        try:
-            result = self._read()
-            expected = True
-        except MISSING_ERRORS:
-            result = Failure.MISSING
-            expected = True
-        finally:  # any other error is a bug: told to whoever waits, then it ends this thread
-            self.finished = True
-            bug = None if expected else sys.exc_info()[1]
-            with suppress(RuntimeError):  # the loop ended before the call did
-                self.loop.call_soon_threadsafe(self._settle, result, bug)
+        with self:
+            self._tell(self.future.set_result, self._read())
 
-    def _settle(self, result: Any, bug: BaseException | None) -> None:
-        if self.future.done():
-            return
-        if bug is not None:
-            self.future.set_exception(bug)
-        else:
-            self.future.set_result(result)
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        # nothing is swallowed: a bug is raised where the outcome is awaited
+        if isinstance(error, MISSING_ERRORS):
+            self._tell(self.future.set_result, Failure.MISSING)
+        elif error is not None:
+            self._tell(self.future.set_exception, error)
+        return True
+
+    def _tell(self, settle: Callable[[Any], None], outcome: object) -> None:
+        self.finished = True
+        with suppress(RuntimeError):  # the loop ended before the call did
+            self.loop.call_soon_threadsafe(self._settle, settle, outcome)
+
+    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+        if not self.future.done():
+            settle(outcome)
 
 
 class StuckCalls:
