@@ -355,4 +355,4 @@ class App:
         if isinstance(target, str) and target in self._fleet.runners:
             return [target]
         names = ", ".join(self._fleet.runners)
-        raise ControlError("unknown_device", f"no device is named {target}; there are: {names}")
+        raise ControlError("unknown_target", f"no device is named {target}; there are: {names}")

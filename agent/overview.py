@@ -2,7 +2,7 @@
 the last values. Reads the other parts and changes none of them.
 
 May import: `agent.announce`, `agent.buffer`, `agent.clock`, `agent.config_model`, `agent.control`, `agent.fleet`,
-`agent.intake`, `agent.publisher`, `agent.status`, `agent.units`, orjson.
+`agent.intake`, `agent.last_values`, `agent.publisher`, `agent.status`, orjson.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ from agent import __version__, announce
 from agent.buffer.outbox import Outbox
 from agent.clock import Clock
 from agent.config_model import AgentConfig
-from agent.control import DeviceValues, TagValue
+from agent.control import DeviceValues
 from agent.fleet import Fleet
 from agent.intake import Intake
+from agent.last_values import last_values
 from agent.publisher import Publisher
 from agent.runner import Runner
 from agent.status import AgentStatus, BrokerStatus, BufferStatus, Counters, DeviceStatus, Snapshot
-from agent.units import ucum
-from collectors.api import ALL_TAGS
 
 _RATE_WINDOW = 12
 """How many snapshots back the rates look: a minute at one snapshot every 5 s."""
@@ -215,28 +213,8 @@ class Overview:
     def values(self, device: str) -> DeviceValues:
         """The last values of one device, as they would be published."""
         runner = self._fleet.runners[device]
-        now = time.monotonic()
-        latest = runner.normaliser.latest()
-        tags: list[TagValue] = []
-        for tag in runner.tags:
-            at, values, quality = latest.get(tag.group, (None, {}, {}))
-            tags.append(
-                {
-                    "name": tag.name,
-                    "label": tag.label,
-                    "value": values.get(tag.name),
-                    "unit": ucum(tag.unit) if tag.unit is not None else None,
-                    "quality": _quality(tag.name, values, quality),
-                    "age_s": round(now - at, 1) if at is not None else None,
-                }
-            )
+        tags = last_values(runner.tags, runner.normaliser, time.monotonic())
         return {"label": runner.state.label, "state": runner.state.state, "tags": tags}
-
-
-def _quality(tag: str, values: Mapping[str, Any], quality: Mapping[str, str]) -> str | None:
-    if tag in quality:
-        return quality[tag]
-    return quality.get(ALL_TAGS) if tag not in values else None
 
 
 def _rss() -> int:
