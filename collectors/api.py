@@ -177,6 +177,7 @@ class Collector(Protocol):
 
 
 R = TypeVar("R", bound="SharedResource")
+K = TypeVar("K")
 
 
 class SharedResource(Protocol):
@@ -206,6 +207,7 @@ class Context:
 
     def __init__(self) -> None:
         self._shared: dict[Hashable, tuple[Any, int]] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def shared(self, key: Hashable, factory: Callable[[], R]) -> Lease[R]:
         """Return a hold on the resource of this key, made by `factory` if nobody holds it yet."""
@@ -223,6 +225,13 @@ class Context:
             await held.close()
 
         return Lease(resource, release)
+
+    def kept(self, key: Hashable, factory: Callable[[], K]) -> K:
+        """Return what the collectors of this key remember from one connection to the next; made once a process."""
+        if key not in self._kept:
+            self._kept[key] = factory()
+        found: K = self._kept[key]
+        return found
 
     def users(self, key: Hashable) -> int:
         """How many hold the resource of this key now."""

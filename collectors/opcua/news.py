@@ -1,0 +1,277 @@
+"""Notifications of a server -> batches: the n-th batch carries each node's n-th value, with the time it deserves. Pure.
+
+Promises: a tag keeps the JSON type it first had (another one is null, `bad:decode`); a time that is further ahead of
+the gateway than `max_skew`, and every time of a server whose clock is further off than that, is replaced by the
+gateway's (an old time is not skew); the queue is bounded, and what it gives up is counted and never the latest value of
+a tag.
+Times come in as arguments: no clock here.
+
+May import: `collectors.api`, `collectors.opcua.node_ids`, `collectors.opcua.values`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from collectors.api import Batch, JsonType, TagInfo, Value
+from collectors.opcua.node_ids import NodeAddress
+from collectors.opcua.values import BAD_DECODE, decode, is_wide, overflowed, quality_of, to_ms, undecodable
+
+TimeOf: TypeAlias = Literal["source", "server", "gateway"]
+TagKey: TypeAlias = tuple[str, str]
+"""Name and node as configured: the same name for another node may have another type."""
+
+GONE = frozenset({"bad:status-0x80330000", "bad:status-0x80340000"})
+"""BadNodeIdInvalid, BadNodeIdUnknown: the node is not there (any more)."""
+QUEUE_VALUES = 50_000
+"""Values that wait for the agent; beyond it batches of a group are merged into one (about 10 MB)."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a device's next connection inherits: the types its tags have for ever, and what was already reported."""
+
+    kinds: dict[TagKey, JsonType] = field(default_factory=dict)
+    wide: set[TagKey] = field(default_factory=set)
+    undecodable: set[TagKey] = field(default_factory=set)
+    skew_reported: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Tag:
+    """A tag while its server is connected.
+
+    Attributes:
+        info: as configured.
+        address: where it is.
+        shortest: see `values.decode`.
+        kind: JSON type of its raw values; None before the first.
+        quality: as last seen; None = good or nothing seen.
+        handle: what the server's notifications call it now; 0 = nothing.
+        item: the server's id of what monitors it; None = not monitored.
+        retry_at: monotonic time of the next attempt to monitor it; None = no need.
+        retry_s: delay before the next attempt.
+    """
+
+    info: TagInfo
+    address: NodeAddress
+    shortest: bool
+    kind: JsonType | None = None
+    quality: str | None = None
+    handle: int = 0
+    item: int | None = None
+    retry_at: float | None = None
+    retry_s: float = 0.0
+
+    @property
+    def key(self) -> TagKey:
+        """What its type is remembered under."""
+        return self.info.name, self.info.source
+
+
+class News:
+    """Builds batches, and holds them until the agent takes them.
+
+    Args:
+        device: name of the device.
+        time: whose time the readings carry.
+        max_skew: seconds.
+        kept: from the connection before.
+    """
+
+    def __init__(self, device: str, time: TimeOf, max_skew: float, kept: Kept) -> None:
+        self.tags: dict[int, Tag] = {}
+        """By handle."""
+        self.samples_lost = 0
+        self.learned = 0
+        """Rises whenever a type was learned."""
+        self.skew_s: float | None = None
+        """Seconds the device's clock is ahead of the gateway's, once it is further off than `max_skew`."""
+        self.undecodable: list[tuple[str, str]] = []
+        """Tag and what it is, of tags that can never be read; to be reported."""
+        self._device = device
+        self.time = time
+        self._max_skew_ms = round(max_skew * 1000)
+        self._kept = kept
+        self._server_is_off = False
+        self._queue: deque[Batch] = deque()
+        self._queued = 0
+
+    def server_clock(self, server_ms: int | None, now_ms: int) -> None:
+        """Compare the server's clock, as a message just told it, with the gateway's."""
+        if self.time == "gateway" or server_ms is None:
+            return
+        offset = server_ms - now_ms
+        self._server_is_off = abs(offset) > self._max_skew_ms
+        if self._server_is_off:
+            self.skew_s = offset / 1000
+
+    def add(self, group: str, items: Iterable[Any], at: float, now_ms: int) -> list[Tag]:
+        """Queue the batches of one notification of a group.
+
+        Args:
+            group: whose subscription it came from.
+            items: monitored item notifications (`ClientHandle`, `Value`).
+            at: monotonic seconds when it came.
+            now_ms: the gateway's clock then.
+
+        Returns:
+            The tags whose node no longer exists.
+        """
+        batches: list[Batch] = []
+        times: list[dict[str, int]] = []
+        seen: dict[str, int] = {}
+        gone: list[Tag] = []
+        stamped = self.time != "gateway" and not self._server_is_off
+        for item in items:
+            tag = self.tags.get(item.ClientHandle)
+            if tag is None:
+                # Of an item that was replaced meanwhile.
+                continue
+            name = tag.info.name
+            turn = seen.get(name, 0)
+            seen[name] = turn + 1
+            if turn == len(batches):
+                batches.append(Batch(self._device, group, at, {}))
+                times.append({})
+            batch = batches[turn]
+            quality = self._read(tag, item.Value, batch.values)
+            tag.quality = quality
+            if quality is not None:
+                batch.quality[name] = quality
+                if quality in GONE:
+                    gone.append(tag)
+            if stamped:
+                times[turn][name] = self._time_of(item.Value, now_ms)
+        for batch, stamps in zip(batches, times, strict=True):
+            if stamps:
+                _stamp(batch, stamps, now_ms)
+            self._put(batch)
+        return gone
+
+    def tell(self, tags: Iterable[Tag], at: float) -> None:
+        """Queue the qualities of tags that have no value, with gateway time: a batch for each group."""
+        batches: dict[str, Batch] = {}
+        for tag in tags:
+            group = tag.info.group
+            batch = batches.get(group)
+            if batch is None:
+                batch = batches[group] = Batch(self._device, group, at, {})
+            batch.values[tag.info.name] = None
+            if tag.quality is not None:
+                batch.quality[tag.info.name] = tag.quality
+        for batch in batches.values():
+            self._put(batch)
+
+    def take(self) -> list[Batch]:
+        """Return all that is queued, oldest first."""
+        taken = list(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        return taken
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def _read(self, tag: Tag, data_value: Any, values: dict[str, Value]) -> str | None:
+        """Put the value into `values` and return its quality."""
+        name = tag.info.name
+        status = data_value.StatusCode
+        quality = None
+        if status is not None and status.value:
+            quality = quality_of(status.value)
+            if overflowed(status.value):
+                self.samples_lost += 1
+            if quality is not None and quality[0] == "b":
+                values[name] = None
+                return quality
+        variant = data_value.Value
+        type_id = variant.VariantType.value
+        value, kind, reason = decode(type_id, variant.Value, tag.shortest)
+        what = None
+        if reason == BAD_DECODE:
+            what = undecodable(type_id, variant.Value)
+        elif kind is not None and kind != tag.kind and not self._learn(tag, kind):
+            reason, what = BAD_DECODE, f"a {kind} now, and it was a {self._kept.kinds[tag.key]}"
+        if reason is not None:
+            values[name] = None
+            if what is not None and tag.key not in self._kept.undecodable:
+                self._kept.undecodable.add(tag.key)
+                self.undecodable.append((name, what))
+            # Uncertain and without a value: the status says more.
+            return reason if quality is None or variant.Value is not None else quality
+        if is_wide(type_id) and tag.key not in self._kept.wide:
+            self._kept.wide.add(tag.key)
+            self.learned += 1
+        values[name] = value
+        return quality
+
+    def _learn(self, tag: Tag, kind: JsonType) -> bool:
+        """Return whether the tag may have this type."""
+        if self._kept.kinds.setdefault(tag.key, kind) != kind:
+            return False
+        tag.kind = kind
+        self.learned += 1
+        return True
+
+    def _time_of(self, data_value: Any, now_ms: int) -> int:
+        """Milliseconds UTC; the gateway's where there is none or it is ahead."""
+        time = to_ms(data_value.SourceTimestamp if self.time == "source" else data_value.ServerTimestamp)
+        if time is None:
+            return now_ms
+        if time > now_ms + self._max_skew_ms:
+            self.skew_s = (time - now_ms) / 1000
+            return now_ms
+        return time
+
+    def _put(self, batch: Batch) -> None:
+        self._queue.append(batch)
+        self._queued += len(batch.values)
+        if self._queued > QUEUE_VALUES:
+            self._squeeze()
+
+    def _squeeze(self) -> None:
+        """Merge what waits into one batch for each group: the latest value of every tag stays."""
+        merged: dict[str, Batch] = {}
+        for batch in self._queue:
+            older = merged.get(batch.group)
+            merged[batch.group] = batch if older is None else merge(older, batch)
+        kept = sum(len(batch.values) for batch in merged.values())
+        self.samples_lost += self._queued - kept
+        self._queue = deque(merged.values())
+        self._queued = kept
+
+
+def merge(older: Batch, newer: Batch) -> Batch:
+    """One batch with the latest value of every tag of both, at the time of the newer."""
+    only_older = older.values.keys() - newer.values.keys()
+    ages = dict(newer.age_ms)
+    if older.ts is not None and newer.ts is not None:
+        behind = max(0, newer.ts - older.ts)
+    else:
+        behind = round((newer.at - older.at) * 1000)
+    for name in only_older:
+        age = older.age_ms.get(name, 0) + behind
+        if age:
+            ages[name] = age
+    quality = {name: text for name, text in older.quality.items() if name in only_older}
+    return Batch(
+        newer.device,
+        newer.group,
+        newer.at,
+        {**older.values, **newer.values},
+        {**quality, **newer.quality},
+        ages,
+        newer.ts,
+    )
+
+
+def _stamp(batch: Batch, stamps: Mapping[str, int], now_ms: int) -> None:
+    """Give the batch its newest time, and every tag how much older it is; a time of now is the gateway's."""
+    newest = max(stamps.values())
+    batch.ts = None if newest == now_ms else newest
+    if min(stamps.values()) != newest:
+        batch.age_ms = {name: newest - time for name, time in stamps.items() if time != newest}

@@ -1,0 +1,319 @@
+"""One OPC UA session over one TCP connection, opened once and closed once; the only place that touches asyncua.
+
+Promises: `connect` is one attempt; every request has a deadline; whatever goes wrong is `Unavailable` with a cause;
+`close` ends within `CLOSE_S` also when the peer is frozen and leaves no task, socket or session of ours behind. The
+library's own watchdogs, reconnection and publish loop are not used: they retry unseen, log each failure and hide a
+subscription that is dead (facts of asyncua 2.1). There is no code path that writes to a server.
+
+May import: `collectors.api`, asyncua (in `connect`, in a thread: importing it takes a second and 70 MB).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from collectors.api import Misconfigured, Unavailable
+
+CLOSE_S = 2.0
+"""How long the goodbye to the server may take."""
+SESSION_S = 60.0
+"""After so long without a request the server may forget the session: a crashed agent leaves nothing behind."""
+CHANNEL_S = 3600.0
+"""Life of the secure channel; renewed after three quarters of what the server grants."""
+QUIET = logging.CRITICAL + 1
+
+_ENDS = frozenset(
+    {
+        "BadConnectionClosed",
+        "BadNoSubscription",
+        "BadSecureChannelClosed",
+        "BadSecureChannelIdInvalid",
+        "BadSecureChannelTokenUnknown",
+        "BadServerHalted",
+        "BadSessionClosed",
+        "BadSessionIdInvalid",
+        "BadSessionNotActivated",
+        "BadShutdown",
+        "BadSubscriptionIdInvalid",
+        "BadTimeout",
+    }
+)
+"""Faults that say: what you refer to is gone. Any other one is a refusal."""
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What we use of asyncua."""
+
+    ua: Any
+    client: Any
+    decode: Any
+
+
+def load() -> Library:
+    """Import asyncua; blocks for about a second the first time.
+
+    Raises:
+        Misconfigured: it is not installed, or parts of it are missing.
+    """
+    try:
+        import asyncua
+        from asyncua.ua.ua_binary import struct_from_binary
+    except ImportError as error:
+        raise Misconfigured(
+            "missing_package", f"asyncua cannot be loaded: {error}", package="asyncua", extra="opcua"
+        ) from error
+    logger = logging.getLogger("asyncua")
+    if logger.level == logging.NOTSET:
+        # It logs each failure of each attempt; the runner tells changes of state instead.
+        logger.setLevel(QUIET)
+    return Library(asyncua.ua, asyncua.Client, struct_from_binary)
+
+
+class Session:
+    """A session; made anew for every attempt.
+
+    Args:
+        url: `opc.tcp://host:port[/path]`.
+        name: shown in the server's list of sessions.
+        timeout: seconds for each request.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self._url = url
+        self._name = name
+        self._timeout = timeout
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self.where = f"{self._host}:{parts.port}"
+        self.requests = 0
+        self.heard = time.monotonic()
+        """Monotonic time of the last answer to anything."""
+        self._library: Library | None = None
+        self._client: Any = None
+        self._renew_at = float("inf")
+        self._life_s = SESSION_S
+
+    @property
+    def ua(self) -> Any:
+        """The library's types; only after `connect`."""
+        assert self._library is not None
+        return self._library.ua
+
+    @property
+    def probe_after_s(self) -> float:
+        """Silence after which the server is asked for a sign of life, so that it keeps the session."""
+        return self._life_s / 3
+
+    async def connect(self) -> None:
+        """Connect, open a channel without security, create and activate an anonymous session.
+
+        Raises:
+            Unavailable: not now.
+            Misconfigured: asyncua is missing.
+        """
+        library = self._library = await asyncio.to_thread(load)
+        client = self._client = library.client(self._url, timeout=self._timeout, auto_reconnect=False)
+        client.name = "Shopfloor Agent"
+        client.description = self._name
+        client.application_uri = f"urn:{socket.gethostname()}:shopfloor-agent"
+        client.product_uri = "urn:shopfloor-agent"
+        client.session_timeout = SESSION_S * 1000
+        client.secure_channel_timeout = round(CHANNEL_S * 1000)
+        try:
+            await client.connect_socket()
+        except socket.gaierror as error:
+            raise Unavailable(
+                "not-connected", "name_unknown", f"the name {self._host} is not known: {error}", host=self._host
+            ) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        with self._translated():
+            await client.send_hello()
+            await client.open_secure_channel()
+        with self._translated(refusal=True):
+            await client.create_session()
+            await client.activate_session()
+        self.requests += 4
+        self.heard = time.monotonic()
+        self._renew_at = self.heard + client.secure_channel_timeout / 1000 * 0.75
+        self._life_s = client.session_timeout / 1000
+
+    async def call(self, request: Any, response: Any, *, waits: bool = False) -> Any:
+        """Send a request and return the decoded response (a class of `ua`).
+
+        Args:
+            request: the request.
+            response: class of the answer.
+            waits: the server answers when it has something to tell (publish): no deadline.
+
+        Raises:
+            Unavailable: no answer, a fault, or the connection is gone.
+        """
+        raw = await self.send(request, waits=waits)
+        with self._translated():
+            answer = self._decode(response, raw)
+            answer.ResponseHeader.ServiceResult.check()
+        return answer
+
+    async def send(self, request: Any, *, waits: bool = False) -> Any:
+        """Send a request and return the bytes of the answer; see `call`."""
+        self.requests += 1
+        with self._translated():
+            protocol = self._client.uaclient.protocol
+            if protocol is None:
+                raise ConnectionError("connection lost")
+            raw = await protocol.send_request(request, 0 if waits else None)
+        self.heard = time.monotonic()
+        return raw
+
+    async def namespaces(self) -> list[str | None]:
+        """Return the namespace array as it is now."""
+        (value,) = await self.read([self.ua.NodeId(self.ua.ObjectIds.Server_NamespaceArray)])
+        names = value.Value.Value if value.Value is not None else None
+        if not isinstance(names, list):
+            raise self.bad_reply("the server has no namespace array")
+        return names
+
+    async def read(self, nodes: list[Any], attribute: int | None = None) -> list[Any]:
+        """Return the data value of an attribute of each node, by default Value."""
+        ua = self.ua
+        request = ua.ReadRequest()
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
+        wanted = ua.AttributeIds(attribute) if attribute is not None else ua.AttributeIds.Value
+        request.Parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=wanted) for node in nodes]
+        values: list[Any] = (await self.call(request, ua.ReadResponse)).Results
+        if len(values) != len(nodes):
+            raise self.bad_reply(f"{len(nodes)} nodes were read and {len(values)} values came")
+        return values
+
+    async def keep(self) -> None:
+        """Renew the channel when it is time, and ask for a sign of life after a silence. Raises Unavailable."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self.requests += 1
+            with self._translated():
+                await self._client.open_secure_channel(renew=True)
+                self._client.uaclient.revolve_security_token()
+            self._renew_at = now + self._client.secure_channel_timeout / 1000 * 0.75
+        if now - self.heard >= self.probe_after_s:
+            await self.read([self.ua.NodeId(self.ua.ObjectIds.Server_ServerStatus_State)])
+
+    async def close(self) -> None:
+        """Say goodbye if the server still listens, and drop the connection. Safe twice, and at any time."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        protocol = client.uaclient.protocol
+        try:
+            if protocol is not None and not protocol.is_closed:
+                async with asyncio.timeout(CLOSE_S):
+                    await client.uaclient.close_session(True)
+                    await client.uaclient.close_secure_channel()
+        except (OSError, self.ua.UaError) as error:
+            # TimeoutError is an OSError; the server will forget the session by itself.
+            logging.getLogger("asyncua").info("no goodbye: %r", error)
+        finally:
+            transport = protocol.transport if protocol is not None else None
+            client.uaclient.disconnect_socket()
+            if transport is not None:
+                # close() alone would wait for ever for a frozen peer to take the rest.
+                transport.abort()
+                # One turn of the loop, in which the transport closes its socket.
+                await asyncio.sleep(0)
+
+    def bad_reply(self, detail: str) -> Unavailable:
+        """The answer cannot be what was asked for."""
+        return Unavailable(
+            "not-connected", "bad_reply", f"{self.where} answered nonsense: {detail}", where=self.where, detail=detail
+        )
+
+    def ended(self, status: str) -> Unavailable:
+        """The server ended session or subscription."""
+        return Unavailable(
+            "not-connected",
+            "closed_by_peer",
+            f"{self.where} ended the session ({status})",
+            where=self.where,
+            detail=status,
+        )
+
+    def _decode(self, response: Any, raw: Any) -> Any:
+        assert self._library is not None
+        try:
+            return self._library.decode(response, raw)
+        except (struct.error, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+            raise self.bad_reply(f"{type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _translated(self, *, refusal: bool = False) -> Iterator[None]:
+        """Turn what the library raises into Unavailable.
+
+        Args:
+            refusal: a fault means that the server does not want us.
+        """
+        try:
+            yield
+        except self.ua.UaStatusCodeError as error:
+            status = type(error).__name__
+            if not refusal and status in _ENDS:
+                raise self.ended(status) from error
+            raise self._refused(f"{status} 0x{error.code:08X}") from error
+        except self.ua.UaError as error:
+            if refusal:
+                # "No matching endpoints": the server offers no endpoint without security.
+                raise self._refused(str(error)) from error
+            raise self.bad_reply(str(error)) from error
+        except TimeoutError as error:
+            if error.errno is not None:
+                raise self._closed(error) from error
+            raise Unavailable(
+                "timeout",
+                "no_answer",
+                f"{self.where} did not answer within {self._timeout:g} s",
+                where=self.where,
+                seconds=self._timeout,
+            ) from error
+        except OSError as error:
+            raise self._closed(error) from error
+
+    def _closed(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            "not-connected", "closed_by_peer", f"{self.where} closed the connection: {error}", where=self.where
+        )
+
+    def _refused(self, detail: str) -> Unavailable:
+        return Unavailable(
+            "not-connected",
+            "session_refused",
+            f"{self.where} refused: {detail}",
+            where=self.where,
+            detail=detail,
+        )
+
+    def _unreachable(self, error: OSError) -> Unavailable:
+        """Of the TCP connection. Several addresses that fail differently come as one error without a number."""
+        number = error.errno
+        if number is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
+            number = int(found[1])
+        if number == errno.ECONNREFUSED:
+            cause, text = "refused", "refuses the connection: nothing listens on this port"
+        elif number in _UNREACHABLE:
+            cause, text = "no_route", "cannot be reached: no route"
+        elif isinstance(error, TimeoutError):
+            cause, text = "connect_timeout", f"did not accept the connection within {self._timeout:g} s"
+        else:
+            cause, text = "no_route", f"cannot be reached: {error}"
+        return Unavailable("not-connected", cause, f"{self.where} {text}", where=self.where)

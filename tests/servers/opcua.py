@@ -1,0 +1,380 @@
+"""A real OPC UA server (asyncua) in a child process on a free loopback port, driven line by line over its stdin.
+
+    with OpcuaServer({"speed": 1.5, "count": 7}) as server:
+        server.set("speed", 2.5)
+        server.restart(shuffle=True)        # same port, the namespaces in another order
+
+Starting takes two or three seconds: share one in a module or session fixture. Every node exists twice, as
+`nsu=urn:test:plant;s=NAME` and, with the value of `DECOY`, in the namespaces that change places with it on a shuffle: a
+reader that keeps a namespace index reads decoys. `freeze` stops the process (half-open connections), `kill` ends it
+without a word. What asyncua's own server hides: it neither samples nor, for the first value, limits the queue; its
+deadband compares with the last sample; a deleted node ends as a status change of the subscription.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+URI = "urn:test:plant"
+DECOYS = ("urn:test:decoy-1", "urn:test:decoy-2", "urn:test:decoy-3")
+DECOY = -999
+START_S = 40.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class OpcuaServer:
+    """A server process with variables.
+
+    Args:
+        nodes: name -> first value, or `{"value": ..., "type": "Float"}` with a built-in type's name.
+        port: default a free one.
+    """
+
+    def __init__(self, nodes: Mapping[str, Any], port: int | None = None) -> None:
+        self.port = port if port is not None else free_port()
+        self.nodes = dict(nodes)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As in the configuration."""
+        return f"opc.tcp://127.0.0.1:{self.port}"
+
+    @staticmethod
+    def node(name: str) -> str:
+        """The node id of a variable, good for ever."""
+        return f"nsu={URI};s={name}"
+
+    def start(self) -> None:
+        """Start the process and wait until the server listens."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.servers.opcua", str(self.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        self.call("start", nodes=self.nodes, shuffle=0)
+
+    def restart(self, *, shuffle: bool = False, nodes: Mapping[str, Any] | None = None) -> None:
+        """Stop the server (its clients are disconnected) and start it anew on the same port."""
+        if nodes is not None:
+            self.nodes = dict(nodes)
+        self.call("stop")
+        self.call("start", nodes=self.nodes, shuffle=random.randrange(1, 1 << 30) if shuffle else 0)
+
+    def stop(self) -> None:
+        """Stop the server; the process stays for `start_again`."""
+        self.call("stop")
+
+    def start_again(self) -> None:
+        """After `stop`."""
+        self.call("start", nodes=self.nodes, shuffle=0)
+
+    def set(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        type: str | None = None,
+        status: int = 0,
+        source_ms: int | None = None,
+        server_ms: int | None = None,
+    ) -> None:
+        """Write a variable.
+
+        Args:
+            name: of the variable.
+            value: JSON value; hex text for ByteString, ISO text for DateTime.
+            type: name of the built-in type, default as at the start.
+            status: OPC UA status code.
+            source_ms: source time, default now.
+            server_ms: server time, default now.
+        """
+        self.call("set", name=name, value=value, type=type, status=status, source_ms=source_ms, server_ms=server_ms)
+
+    def set_many(self, name: str, values: list[Any]) -> None:
+        """Write several values so fast that they come in one notification."""
+        self.call("set_many", name=name, values=values)
+
+    def change(self, names: list[str], every_s: float) -> None:
+        """Count these variables up every so often, from now until `still`."""
+        self.call("change", names=names, every_s=every_s)
+
+    def still(self) -> int:
+        """End `change`; returns how many values were written."""
+        return int(self.call("still"))
+
+    def remove(self, name: str) -> None:
+        """Delete a variable."""
+        self.call("remove", name=name)
+
+    def add(self, name: str, value: Any) -> None:
+        """Make a variable."""
+        self.call("add", name=name, value=value)
+
+    def clock(self, offset_s: float) -> None:
+        """Let the server's clock be off by so much (positive = ahead)."""
+        self.call("clock", offset_s=offset_s)
+
+    def publishing(self, on: bool) -> None:
+        """Let the server stop to publish anything, keep-alives included, while it answers all else."""
+        self.call("publishing", on=on)
+
+    def sessions(self) -> int:
+        """How many sessions the server holds."""
+        return int(self.call("sessions"))
+
+    def freeze(self) -> None:
+        """Stop the process: connections stay open and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process without a word."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def call(self, do: str, **arguments: Any) -> Any:
+        """Let the child do something, and wait until it is done."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the OPC UA server ended during {do}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"{do}: {answer['error']}")
+        return answer["result"]
+
+    def __enter__(self) -> OpcuaServer:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+class _Plant:
+    """The child's side."""
+
+    def __init__(self, port: int) -> None:
+        import asyncua
+        from asyncua import ua
+        from asyncua.ua import uaprotocol_auto
+
+        self.ua: Any = ua
+        self._asyncua: Any = asyncua
+        self._port = port
+        self._server: Any = None
+        self._index = 0
+        self._types: dict[str, Any] = {}
+        self._changing: asyncio.Task[None] | None = None
+        self._written = 0
+        self._offset_s = 0.0
+        self._shift_clock(uaprotocol_auto)
+
+    def _shift_clock(self, module: Any) -> None:
+        """The times in response headers and messages come from the `datetime` of this module."""
+        real = module.datetime
+        plant = self
+
+        class Shifted(real):  # type: ignore[misc, valid-type]  # the library's datetime is not typed
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                from datetime import timedelta
+
+                return real.now(tz) + timedelta(seconds=plant._offset_s)
+
+        module.datetime = Shifted
+
+    async def do_start(self, nodes: Mapping[str, Any], shuffle: int) -> None:
+        ua = self.ua
+        server = self._asyncua.Server()
+        await server.init()
+        server.set_endpoint(f"opc.tcp://127.0.0.1:{self._port}")
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        uris = [URI, *DECOYS]
+        if shuffle:
+            # Never back to the first place, so that an index that was kept is wrong for sure.
+            first = random.Random(shuffle).choice(DECOYS)
+            uris = [first, *random.Random(shuffle).sample([uri for uri in uris if uri != first], len(DECOYS))]
+        for uri in uris:
+            index = await server.register_namespace(uri)
+            if uri == URI:
+                self._index = index
+        self._server = server
+        self._types = {}
+        for name, value in nodes.items():
+            await self.do_add(name, value)
+            for uri in DECOYS:
+                decoy = await server.get_namespace_index(uri)
+                await server.nodes.objects.add_variable(ua.NodeId(name, decoy), ua.QualifiedName(name, decoy), DECOY)
+        await server.start()
+
+    async def do_stop(self) -> None:
+        await self.do_still()
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+
+    async def do_add(self, name: str, value: Any) -> None:
+        ua = self.ua
+        kind = None
+        if isinstance(value, dict):
+            kind, value = ua.VariantType[value["type"]], value["value"]
+        variant = ua.Variant(self._python(value, kind), kind)
+        self._types[name] = variant.VariantType
+        node_id = ua.NodeId(name, self._index)
+        await self._server.nodes.objects.add_variable(
+            node_id, ua.QualifiedName(name, self._index), variant, datatype=ua.NodeId(ua.ObjectIds.BaseDataType)
+        )
+
+    async def do_remove(self, name: str) -> None:
+        await self._server.delete_nodes([self._server.get_node(self.ua.NodeId(name, self._index))])
+
+    async def do_set(
+        self, name: str, value: Any, type: str | None, status: int, source_ms: int | None, server_ms: int | None
+    ) -> None:
+        kind = self.ua.VariantType[type] if type is not None else self._types[name]
+        await self._write(name, self._python(value, kind), kind, status, source_ms, server_ms)
+
+    async def do_set_many(self, name: str, values: list[Any]) -> None:
+        for value in values:
+            await self._write(name, value, self._types[name], 0, None, None)
+
+    async def do_change(self, names: list[str], every_s: float) -> None:
+        await self.do_still()
+        self._written = 0
+        self._changing = asyncio.create_task(self._change(names, every_s))
+
+    async def do_still(self) -> int:
+        if self._changing is not None:
+            self._changing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._changing
+            self._changing = None
+        return self._written
+
+    async def do_clock(self, offset_s: float) -> None:
+        self._offset_s = offset_s
+
+    async def do_publishing(self, on: bool) -> None:
+        for subscription in self._server.iserver.subscription_service.subscriptions.values():
+            if on:
+                await subscription.start()
+            else:
+                subscription._task.cancel()
+
+    async def do_sessions(self) -> int:
+        return len([s for s in self._server.iserver._external_sessions.values()])
+
+    async def _change(self, names: list[str], every_s: float) -> None:
+        due = asyncio.get_running_loop().time()
+        number = 0
+        while True:
+            number += 1
+            for name in names:
+                await self._write(name, float(number), self.ua.VariantType.Double, 0, None, None)
+                self._written += 1
+            due += every_s
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+
+    async def _write(
+        self, name: str, value: Any, kind: Any, status: int, source_ms: int | None, server_ms: int | None
+    ) -> None:
+        from datetime import UTC, datetime
+
+        ua = self.ua
+        now = time.time()
+        data = ua.DataValue(
+            ua.Variant(value, kind),
+            ua.StatusCode(status),
+            SourceTimestamp=datetime.fromtimestamp(source_ms / 1000 if source_ms is not None else now, UTC),
+            ServerTimestamp=datetime.fromtimestamp(server_ms / 1000 if server_ms is not None else now, UTC),
+        )
+        await self._server.write_attribute_value(ua.NodeId(name, self._index), data)
+
+    def _python(self, value: Any, kind: Any) -> Any:
+        import uuid
+        from datetime import datetime
+
+        ua = self.ua
+        if kind == ua.VariantType.ByteString:
+            return bytes.fromhex(value)
+        if kind == ua.VariantType.DateTime:
+            return datetime.fromisoformat(value)
+        if kind == ua.VariantType.LocalizedText:
+            return ua.LocalizedText(value)
+        if kind == ua.VariantType.QualifiedName:
+            return ua.QualifiedName(value, 0)
+        if kind == ua.VariantType.Guid:
+            return uuid.UUID(value)
+        if kind == ua.VariantType.NodeId:
+            return ua.NodeId.from_string(value)
+        return value
+
+
+async def _serve(port: int) -> None:
+    import logging
+
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    plant = _Plant(port)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    # Ends with the parent: its end of the pipe closes.
+    while line := await reader.readline():
+        order = json.loads(line)
+        try:
+            result = await getattr(plant, f"do_{order.pop('do')}")(**order)
+            answer = {"result": result}
+        except Exception as error:  # noqa: BLE001  # the parent wants to know what went wrong here
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        sys.stdout.buffer.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))
