@@ -137,10 +137,10 @@ def _verdict_lines(verdict: Verdict, devices: Mapping[str, Any], zh: bool) -> li
         return [f"一切正常：{count} 台设备都在采集。" if zh else f"all well: {_count(count, 'device')} read."]
     shown = verdict.problems[:_MAX_PROBLEMS]
     columns = max(width(who) for who, _ in shown)
-    lines = [f"{pad(who, columns)}  {text}" for who, text in shown]
+    lines = [f"! {pad(who, columns)}  {text}" for who, text in shown]
     more = len(verdict.problems) - len(shown)
     if more:
-        lines.append(f"另有 {more} 处问题，见下表。" if zh else f"and {more} more, see below.")
+        lines.append(f"! 另有 {more} 处问题，见下表。" if zh else f"! and {more} more, see below.")
     return lines
 
 
