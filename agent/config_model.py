@@ -165,7 +165,7 @@ class MqttConfig(Section):
     client_id: Annotated[str, AfterValidator(_check_client_id)] = Field(
         "shopfloor-{gateway}", description="name of this gateway's session, unique at the broker"
     )
-    username: str | None = Field(None, min_length=1, max_length=65_535)
+    username: str | None = Field(None, min_length=1, max_length=65_535, description="user at the broker")
     password_file: SecretFile | None = Field(None, description="file that holds the password")
     ca_file: PublicFile | None = Field(
         None, description="PEM file with the authority that signed the broker's certificate; default the system's store"
@@ -261,7 +261,7 @@ class BufferConfig(Section):
 class LogConfig(Section):
     """What the agent tells about itself."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important that is told")
     format: Literal["auto", "sentences", "json"] = Field("auto", description="auto: sentences on a terminal, else JSON")
     file: Annotated[str, Field(min_length=1), OutputPath()] | None = Field(
         None, description="also write here; null = standard error only"
@@ -296,11 +296,11 @@ class AgentConfig(Model):
     language: Literal["zh", "en"] = Field(
         default_factory=_default_language, description="of sentences for people; default from LANG"
     )
-    mqtt: MqttConfig
-    buffer: BufferConfig = Field(default_factory=BufferConfig)
-    log: LogConfig = Field(default_factory=LogConfig)
+    mqtt: MqttConfig = Field(description="where readings go")
+    buffer: BufferConfig = Field(default_factory=BufferConfig, description="what waits for the broker")
+    log: LogConfig = Field(default_factory=LogConfig, description="what the agent tells about itself")
     plugins: tuple[Name, ...] = Field((), description="names of third-party collectors that may load")
-    defaults: Defaults = Field(default_factory=Defaults)
+    defaults: Defaults = Field(default_factory=Defaults, description="what devices get that do not say otherwise")
     devices: tuple[SerializeAsAny[DeviceConfig], ...] = Field(min_length=1, description="what is read")
 
     @classmethod

@@ -1,0 +1,302 @@
+"""`shopfloor check`: every mistake of a configuration at once, and what it will cost before anything is connected.
+
+Promises: opens no connection and no device; results on standard output. May import: `agent.config`, `agent.columns`,
+`collectors.registry`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import topics
+from agent.columns import table
+from agent.config import AgentConfig, Loaded, load
+from agent.config_wording import shown_number
+from collectors.api import CollectorType, Estimate, Explanation
+from collectors.fields import DeviceConfig
+from collectors.registry import collector_type
+
+_DAY_S = 86_400.0
+_HEADERS = 130
+"""Bytes around a message on the way: MQTT, TLS, TCP and IP headers of it and of its acknowledgement."""
+_ROW = 60
+"""Bytes a stored message takes beside its compressed content."""
+_BUSY = 0.8
+"""A line that is busier than this has no time left for repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCost:
+    """What one device costs, estimated.
+
+    Attributes:
+        messages_a_day, bytes_a_day: to the broker, headers included.
+        stored_bytes_a_day: in the buffer while the broker is away.
+        at_least: only changes are published: what is counted are the heartbeats.
+    """
+
+    name: str
+    type: str
+    tags: int
+    estimate: Estimate
+    messages_a_day: float
+    bytes_a_day: float
+    stored_bytes_a_day: float
+    at_least: bool
+
+
+def check(path: Path, *, as_json: bool = False, explain: bool = False) -> int:
+    """Check a configuration file and print the result.
+
+    Args:
+        path: the file.
+        as_json: print one JSON object instead of text.
+        explain: print each tag as it was understood and every request too.
+
+    Returns:
+        Exit code: 0 fine, 2 the configuration has mistakes.
+    """
+    loaded = load(path)
+    if as_json:
+        print(json.dumps(_as_object(path, loaded, explain), ensure_ascii=False, indent=2))
+    elif loaded.config is None:
+        for mistake in loaded.mistakes:
+            print(mistake)
+        count = len(loaded.mistakes)
+        print(f"{count} mistake{'s' if count != 1 else ''}. Nothing was changed; the running agent keeps what it has.")
+    else:
+        for line in _text(path, loaded.config, explain):
+            print(line)
+    return 0 if loaded.config is not None else 2
+
+
+def costs(config: AgentConfig) -> list[DeviceCost]:
+    """Estimate each device."""
+    return [_cost(config, device, collector_type(device.type, config.plugins)) for device in config.devices]
+
+
+def lines(found: Sequence[DeviceCost]) -> dict[str, tuple[float, list[str]]]:
+    """Share of each line's time that is used (1.0 = always busy), and the devices on it."""
+    busy: dict[str, tuple[float, list[str]]] = {}
+    for cost in found:
+        if cost.estimate.line is not None:
+            share, names = busy.get(cost.estimate.line, (0.0, []))
+            busy[cost.estimate.line] = (share + cost.estimate.wire_s_per_s, [*names, cost.name])
+    return busy
+
+
+def _cost(config: AgentConfig, device: DeviceConfig, kind: CollectorType) -> DeviceCost:
+    estimate = kind.estimate(device)
+    tags = [tag.tag for tag in kind.explain(device).tags]
+    body = _sample(config, device.name, tags, max(1, round(estimate.values_per_message)))
+    topic = topics.expand(config.mqtt.topic, site=config.site, gateway=config.gateway, device=device.name, group="1s")
+    a_day = estimate.messages_per_s * _DAY_S
+    return DeviceCost(
+        name=device.name,
+        type=device.type,
+        tags=len(tags),
+        estimate=estimate,
+        messages_a_day=a_day,
+        bytes_a_day=a_day * (len(body) + len(topic) + _HEADERS),
+        stored_bytes_a_day=a_day * (len(zlib.compress(body, 1)) + _ROW),
+        at_least=device.always_reports or device.report is not None,
+    )
+
+
+def _sample(config: AgentConfig, device: str, tags: Sequence[str], count: int) -> bytes:
+    """A message as it may look: plausible numbers, so that its compressed size is plausible too."""
+    dice = random.Random(device)  # the same at every check
+    values = {
+        tags[index] if index < len(tags) else f"tag_{index}": round(dice.uniform(0, 10_000), dice.choice((0, 1, 2)))
+        for index in range(count)
+    }
+    message = {
+        "v": 1,
+        "ts": 1_700_000_000_123,
+        "site": config.site,
+        "gateway": config.gateway,
+        "device": device,
+        "group": "1s",
+        "run": "9f3c1a7be2d04c55",
+        "seq": 1_234_567,
+        "rev": "5be1c09a",
+        "values": values,
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def _as_object(path: Path, loaded: Loaded, explain: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "file": str(path),
+        "digest": loaded.digest,
+        "mistakes": [
+            {
+                "file": mistake.file,
+                "line": mistake.line,
+                "column": mistake.column,
+                "path": mistake.path,
+                "message": mistake.message,
+            }
+            for mistake in loaded.mistakes
+        ],
+    }
+    config = loaded.config
+    if config is None:
+        return found
+    devices = costs(config)
+    found["estimates"] = {
+        "devices": [
+            {
+                "device": cost.name,
+                "type": cost.type,
+                "tags": cost.tags,
+                "requests_per_s": round(cost.estimate.requests_per_s, 3),
+                "messages_a_day": round(cost.messages_a_day),
+                "bytes_a_day": round(cost.bytes_a_day),
+                "at_least": cost.at_least,
+            }
+            for cost in devices
+        ],
+        "lines": {line: {"busy": round(busy, 3), "devices": names} for line, (busy, names) in lines(devices).items()},
+        "messages_a_day": round(sum(cost.messages_a_day for cost in devices)),
+        "bytes_a_day": round(sum(cost.bytes_a_day for cost in devices)),
+        "buffer": {
+            "directory": config.buffer.directory,
+            "max_size": config.buffer.size_limit(),
+            "lasts_s": round(_lasts_s(config, devices)),
+        },
+    }
+    if explain:
+        found["explain"] = {name: _explained(one) for name, one in _explanations(config)}
+    return found
+
+
+def _lasts_s(config: AgentConfig, devices: Sequence[DeviceCost]) -> float:
+    a_day = sum(cost.stored_bytes_a_day for cost in devices)
+    return config.buffer.size_limit() / a_day * _DAY_S if a_day else 0.0
+
+
+def _explanations(config: AgentConfig) -> list[tuple[str, Explanation]]:
+    return [(one.name, collector_type(one.type, config.plugins).explain(one)) for one in config.devices]
+
+
+def _explained(explanation: Explanation) -> dict[str, Any]:
+    return {
+        "tags": [
+            {
+                "tag": tag.tag,
+                "source": tag.source,
+                "group": tag.group,
+                "type": tag.type,
+                "area": tag.area,
+                "offset": tag.offset,
+                "bit": tag.bit,
+                "order": tag.order,
+                "note": tag.note,
+            }
+            for tag in explanation.tags
+        ],
+        "requests": list(explanation.requests),
+    }
+
+
+def _text(path: Path, config: AgentConfig, explain: bool) -> list[str]:
+    devices = costs(config)
+    out = [f"{path}: no mistakes. Site {config.site}, gateway {config.gateway}.", ""]
+    out += table(
+        ["device", "type", "tags", "requests/s", "messages/day", "bytes/day"],
+        [
+            [
+                cost.name,
+                cost.type,
+                str(cost.tags),
+                f"{cost.estimate.requests_per_s:.3g}",
+                _at_least(cost.at_least) + f"{cost.messages_a_day:,.0f}",
+                _at_least(cost.at_least) + _size(cost.bytes_a_day),
+            ]
+            for cost in devices
+        ],
+        numbers=frozenset({2, 3, 4, 5}),
+    )
+    busy = lines(devices)
+    if busy:
+        out.append("")
+        out += table(
+            ["line", "busy", "devices", ""],
+            [
+                [line, f"{share:.0%}" if share >= 0.01 else "<1%", ", ".join(names), _too_busy(share)]
+                for line, (share, names) in busy.items()
+            ],
+            numbers=frozenset({1}),
+        )
+    out += ["", *_summary(config, devices)]
+    if explain:
+        for name, explanation in _explanations(config):
+            out += ["", *_explain_text(name, explanation)]
+    return out
+
+
+def _summary(config: AgentConfig, devices: Sequence[DeviceCost]) -> list[str]:
+    some = any(cost.at_least for cost in devices)
+    least = _at_least(some)
+    out = [
+        f"To {config.mqtt.url}: {least}{sum(cost.messages_a_day for cost in devices):,.0f} messages and "
+        f"{least}{_size(sum(cost.bytes_a_day for cost in devices))} a day (estimated, headers included).",
+        f"Without a broker {config.buffer.directory} ({_size(config.buffer.size_limit())}) lasts "
+        f"{'at most ' if some else ''}about {_span(_lasts_s(config, devices))}, then the oldest go first.",
+    ]
+    if some:
+        out.append(">= : changed values come on top; these devices publish changes, and everything every heartbeat.")
+    if config.mqtt.plaintext:
+        out.append("Note: allow_plaintext is on: readings and password cross the network unencrypted.")
+    return out
+
+
+def _explain_text(name: str, explanation: Explanation) -> list[str]:
+    columns = ["tag", "source", "every", "type", "area", "offset", "bit", "order", "note"]
+    rows = [
+        [
+            tag.tag,
+            tag.source,
+            tag.group,
+            tag.type,
+            tag.area or "",
+            "" if tag.offset is None else str(tag.offset),
+            "" if tag.bit is None else str(tag.bit),
+            tag.order or "",
+            tag.note,
+        ]
+        for tag in explanation.tags
+    ]
+    used = [index for index, title in enumerate(columns) if index < 4 or any(row[index] for row in rows)]
+    out = [f"{name}:"]
+    out += table([columns[i] for i in used], [[row[i] for i in used] for row in rows])
+    return [*out, *(f"  reads {request}" for request in explanation.requests)]
+
+
+def _too_busy(share: float) -> str:
+    if share > 1:
+        return "cannot keep up: longer intervals, fewer tags or a larger max_gap"
+    return "nearly full: no time for repeats" if share > _BUSY else ""
+
+
+def _at_least(some: bool) -> str:
+    return ">= " if some else ""
+
+
+def _size(count: float) -> str:
+    return shown_number(float(f"{count:.3g}"), "size")
+
+
+def _span(seconds: float) -> str:
+    for length, name in ((365 * _DAY_S, "year"), (_DAY_S, "day"), (3600.0, "hour"), (60.0, "minute")):
+        if seconds >= length:
+            count = round(seconds / length)
+            return f"{count} {name}{'s' if count != 1 else ''}"
+    return "less than a minute"

@@ -1,0 +1,201 @@
+"""Writes config/schema.json and config/reference.md from the models: `python -m agent.reference`.
+
+Both are generated so that they cannot say anything else than what `check` does; a test holds them current. May import:
+pydantic, `agent.config_model`, `agent.config_reader`, `agent.config_wording`, `agent.yaml_source`, `collectors`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from agent.config_model import AgentConfig
+from agent.config_reader import Shape, shapes_of, unsupported_of
+from agent.config_wording import shown_number
+from agent.yaml_source import core_value
+from collectors.fields import DeviceConfig, NamedFile, OutputPath, Report, Section, TagConfig
+from collectors.registry import BUILT_IN, collector_type
+
+DIRECTORY = Path(__file__).resolve().parent.parent / "config"
+_NUMBERLIKE = ["string", "number", "boolean"]
+_NO_KEYWORDS = {"ge", "gt", "le", "lt"}
+"""What pydantic leaves in a schema where a limit has no keyword: limits of durations and sizes."""
+
+_INTRODUCTION = """\
+# Configuration reference
+
+Generated from the code by `python -m agent.reference`; do not edit. `agent.yaml` beside it is an annotated example,
+`schema.json` makes editors complete and check what is typed (first line of the file:
+`# yaml-language-server: $schema=/path/to/schema.json`), and `shopfloor check -c FILE` tells every mistake at once.
+
+The file is YAML, UTF-8, at most 1 MB. `no`, `on`, `12:30` and `012` are text; addresses, names and versions are taken
+as they are written. Aliases, tags, duplicate keys and unknown keys are mistakes.
+
+- **name**: 1 to 64 of `A-Z a-z 0-9 _ . -`, first a letter, a digit or `_`. Texts in any language go into `label`.
+- **duration**: `500 ms`, `1 s`, `5 min` or `5m`, `1 h`, `7 d`, or a number of seconds.
+- **size**: `60 KB`, `64 MB`, `1 GB` (powers of 1000), `512 MiB` (of 1024), or a number of bytes.
+- **file**: an absolute path, or a name that is looked up in `$CREDENTIALS_DIRECTORY`, in
+  `/etc/shopfloor-agent/secrets/`, and beside the configuration. Files that hold **secrets** must not be readable by
+  others (`chown root:shopfloor`, `chmod 640`).
+"""
+
+_DEVICES = """\
+## `devices`
+
+A list. Every device has the keys `name`, `label`, `description`, `type`, `interval`, `timeout` and `report`; the rest
+depends on its `type`.
+"""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file, for editors."""
+    whole = AgentConfig.model_json_schema(by_alias=True)
+    whole["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    whole["title"] = "Shopfloor Agent configuration"
+    whole["required"] = [key for key in whole["required"] if key != "gateway"]
+    definitions: dict[str, Any] = whole["$defs"]
+    branches = []
+    for name in BUILT_IN:
+        device = collector_type(name).config_model.model_json_schema(by_alias=True)
+        definitions.update(device.pop("$defs", {}))
+        definitions[f"device_{name}"] = device
+        branches.append(
+            {"if": {"properties": {"type": {"const": name}}}, "then": {"$ref": f"#/$defs/device_{name}"}},
+        )
+    definitions.pop("DeviceConfig", None)
+    whole["properties"]["devices"] = {
+        "type": "array",
+        "minItems": 1,
+        "description": "what is read",
+        "items": {
+            "type": "object",
+            "required": ["name", "type"],
+            "properties": {"type": {"description": f"one of {', '.join(BUILT_IN)}, or the name of a plugin"}},
+            "allOf": branches,
+        },
+    }
+    found: dict[str, Any] = _as_typed(whole)
+    return found
+
+
+def _as_typed(part: Any) -> Any:
+    """Let text be written as YAML reads it: `address: 40001` is a number to an editor."""
+    if isinstance(part, list):
+        return [_as_typed(entry) for entry in part]
+    if not isinstance(part, dict):
+        return part
+    typed = {key: _as_typed(value) for key, value in part.items() if key not in _NO_KEYWORDS}
+    valid = typed.get("enum")
+    if isinstance(valid, list):
+        also = [value for value in (core_value(str(word)) for word in valid) if not isinstance(value, str)]
+        if also:
+            typed["enum"] = [*valid, *also]
+            typed.pop("type", None)
+    elif typed.get("type") == "string" and "const" not in typed:
+        typed["type"] = list(_NUMBERLIKE)
+    return typed
+
+
+def reference() -> str:
+    """The reference for people, as Markdown."""
+    parts = [_INTRODUCTION, _section("The file", AgentConfig)]
+    for key in ("mqtt", "buffer", "log", "defaults"):
+        section = shapes_of(AgentConfig)[key].model
+        assert section is not None
+        parts.append(_section(f"`{key}`", section))
+    parts.append(_DEVICES)
+    parts.append(_section("`report`", Report, level=3))
+    for name in BUILT_IN:
+        model: type[BaseModel] = collector_type(name).config_model
+        parts.append(_section(f"`type: {name}`", model, level=3))
+        for key, shape in shapes_of(model).items():
+            inner = _inner(shape)
+            if inner is not None and inner is not Report:
+                title = f"`{key}` of `type: {name}`" + (", each" if shape.item is not None else "")
+                parts.append(_section(title, inner, level=4))
+    return "\n".join(parts)
+
+
+def _inner(shape: Shape) -> type[BaseModel] | None:
+    return shape.model or (shape.item.model if shape.item is not None else None)
+
+
+def _section(title: str, model: type[BaseModel], *, level: int = 2) -> str:
+    out = [f"{'#' * level} {title}", ""]
+    doc = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    if doc and model not in {AgentConfig, Section, DeviceConfig, TagConfig}:
+        out += [" ".join(doc.split()), ""]
+    out += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        shape = shapes_of(model)[key]
+        cells = [f"`{key}`", _values(info, shape), _default(model, info, shape), info.description or ""]
+        out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    refused = unsupported_of(model)
+    if refused:
+        out += ["", "Not supported yet: " + ", ".join(f"`{key.replace('=', ': ')}`" for key in refused) + "."]
+    return "\n".join(out) + "\n"
+
+
+def _values(info: FieldInfo, shape: Shape) -> str:
+    extra = info.json_schema_extra
+    if isinstance(extra, dict) and isinstance(extra.get("enum"), list):
+        return ", ".join(f"`{value}`" for value in extra["enum"])  # type: ignore[union-attr] # checked just above
+    if isinstance(extra, dict) and "pattern" in extra:
+        return "name"
+    if isinstance(shape.file, NamedFile):
+        return "file (secret)" if shape.file.secret else "file"
+    if isinstance(shape.file, OutputPath):
+        return "path"
+    return shape.unit or _annotation(info.annotation)
+
+
+def _annotation(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
+    if origin is Annotated:
+        extra = next((entry.json_schema_extra for entry in arguments[1:] if isinstance(entry, FieldInfo)), None)
+        return "name" if isinstance(extra, dict) and "pattern" in extra else _annotation(arguments[0])
+    if origin in {Union, UnionType}:
+        return " or ".join(dict.fromkeys(_annotation(entry) for entry in arguments if entry is not NoneType))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments if value is not None)
+    if origin in {list, tuple}:
+        return f"list of {_annotation(arguments[0])}"
+    if origin is dict:
+        return f"`{{{_annotation(arguments[0])}: {_annotation(arguments[1])}}}`"
+    names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+    if annotation in names:
+        return names[annotation]
+    return "key: value pairs" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else "value"
+
+
+def _default(model: type[BaseModel], info: FieldInfo, shape: Shape) -> str:
+    if info.is_required():
+        return "" if model is AgentConfig and info.description and "default" in info.description else "**required**"
+    if info.default_factory is not None or info.default is None:
+        return ""
+    value = info.default
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int | float):
+        return f"`{shown_number(value, shape.unit)}`"
+    if isinstance(value, list | tuple):
+        return f"`[{', '.join(str(entry) for entry in value)}]`"
+    return f"`{value}`"
+
+
+def main() -> None:
+    """Write both files."""
+    DIRECTORY.mkdir(exist_ok=True)
+    (DIRECTORY / "schema.json").write_text(json.dumps(schema(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (DIRECTORY / "reference.md").write_text(reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
