@@ -64,7 +64,7 @@ def run_daemon(path: Path) -> int:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_live(path, config, loaded.digest))
+        return runner.run(_live(path, config, loaded.digest or ""))
 
 
 async def _live(path: Path, config: AgentConfig, digest: str) -> int:
@@ -309,7 +309,7 @@ class App:
             logs.configure(new.log, language=new.language, timezone=new.timezone)
         old_topics = {device.name: self._meta_topic(device.name) for device in old.devices}
         self._config = self._overview.config = new
-        self._overview.digest = loaded.digest
+        self._overview.digest = loaded.digest or ""
         if old.mqtt.meta_topic != new.mqtt.meta_topic:
             await self._fleet.apply([])
         change = await self._fleet.apply(entries(new))

@@ -12,7 +12,7 @@ import resource
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -113,7 +113,6 @@ class Overview:
     def snapshot(self, publisher: Publisher) -> Snapshot:
         """What `status.json` says now; call it at a steady pace, its rates are over the last dozen calls."""
         now = time.monotonic()
-        counters: Any = self._outbox.counters()
         runners = self._fleet.runners
         snapshot = Snapshot(
             agent=self._agent(now),
@@ -134,6 +133,15 @@ class Overview:
         )
         self.loop_lag_s = 0.0
         return snapshot
+
+    def _counters(self) -> Counters:
+        runners = self._fleet.runners.values()
+        counters: Any = self._outbox.counters() | {
+            "values": self._intake.values,
+            "missed_polls": sum(runner.state.missed for runner in runners),
+            "samples_lost": sum(runner.stats().samples_lost for runner in runners) + self._intake.values_lost,
+        }
+        return cast("Counters", counters)
 
     def _agent(self, now: float) -> AgentStatus:
         return {
