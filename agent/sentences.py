@@ -79,7 +79,7 @@ def duration(seconds: object, language: str) -> str:
     if not isinstance(seconds, int | float) or not abs(seconds) < 1e12:  # also refuses NaN and infinity
         return "?"
     units = ("天", "小时", "分钟", "秒", "毫秒") if language == "zh" else ("d", "h", "min", "s", "ms")
-    seconds = max(0.0, float(seconds))
+    seconds = abs(float(seconds))
     if 0 < seconds < 1:
         return f"{round(seconds * 1000)} {units[4]}"
     if seconds < 10:

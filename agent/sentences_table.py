@@ -217,6 +217,18 @@ EVENTS: Final[dict[str, Pair]] = {
         "采集程序已停止[；还有 {buffered} 条数据存在本机，下次启动后补传]。",
         "the agent has stopped[; {buffered:messages} kept here, to be sent after the next start].",
     ),
+    "agent_failed": (
+        "采集程序出错退出[（{text}）]，systemd 会自动重启它，已存的数据不丢：请把日志发给IT。",
+        "the agent failed[ ({text})] and ends; systemd starts it again, stored data is safe: send the log to IT.",
+    ),
+    "data_directory_in_use": (
+        "另一个采集程序正在使用同一个数据目录，本次不启动[（{text}）]。",
+        "another agent uses this data directory, so this one does not start[ ({text})].",
+    ),
+    "control_socket_failed": (
+        "控制接口打不开，本次不启动[（{text}）]。",
+        "the control socket cannot be opened, so the agent does not start[ ({text})].",
+    ),
     "previous_run_lost": (
         "上一次没有正常停止（多半是断电），最后一两秒的数据可能缺失：常发生的话，请IT加装UPS。",
         "the previous run did not end properly (most likely a power cut); its last second or two may be missing: if this "
@@ -258,6 +270,22 @@ EVENTS: Final[dict[str, Pair]] = {
         "采集跟不上，漏采 {missed} 次：请IT加大采集间隔（interval）、减少点数，或把设备分到不同线路。",
         "reading does not keep up, {missed:polls} missed: IT, use a longer interval, fewer tags, or more lines.",
     ),
+    "device_bug": (
+        "采集程序内部出错，只影响本设备，正在自动重试：请把日志发给IT。",
+        "a fault in the agent itself; only this device is affected, it is tried again by itself: send the log to IT.",
+    ),
+    "device_close_failed": (
+        "断开设备时出错，不影响其余设备：请把日志发给IT。",
+        "closing the connection failed; other devices are not affected: send the log to IT.",
+    ),
+    "device_clock_skew": (
+        "设备时钟与网关相差 {offset_s:duration}，数据改用网关时间：请IT校对设备时钟。",
+        "the device's clock is off by {offset_s:duration}, so data carries the gateway's time: set the device's clock.",
+    ),
+    "tag_unreadable": (
+        "点 {tag} 的数据类型无法使用[（{what}）]：请IT核对点表；其余的点照常采集。",
+        "the type of tag {tag} cannot be used[ ({what})]: check the tag list; the others go on.",
+    ),
     "line_in_use": (
         "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",
         "the line[ {where}] is held by another program[ (pid {pid})]: IT, close that one; this is tried again by itself.",
@@ -285,9 +313,9 @@ EVENTS: Final[dict[str, Pair]] = {
         "noticed; check the access list.",
     ),
     "broker_twin": (
-        "另一台网关在用同一个 client_id（{client_id}），互相把对方挤下线[（{times} 次）]：多半是克隆的存储卡，请IT给每台网关单独的名字。",
+        "另一台网关在用同一个 client_id（{client_id}），互相把对方挤下线[（{times} 次）]：多半是克隆的存储卡，请IT给每台网关取不同的名字。",
         "another gateway uses the same client_id ({client_id}), and each throws the other out[ ({times:times})]: a "
-        "cloned card? Give each gateway a name of its own.",
+        "cloned card, most likely. Give each gateway a name of its own.",
     ),
     "message_parked": (
         "服务器不收一条消息[（{device} 第 {seq} 条，{reason}）]，先放一边稍后再试：请IT检查服务器上该主题的权限。",
@@ -334,6 +362,10 @@ EVENTS: Final[dict[str, Pair]] = {
         "网关时间已同步[，调整了 {stepped_ms} 毫秒]。",
         "the gateway's clock is synchronised[, it was set by {stepped_ms} ms].",
     ),
+    "clock_stepped": (
+        "网关时间跳变了 {stepped_ms} 毫秒：常发生的话，请IT检查授时（NTP）和主板电池。",
+        "the gateway's clock jumped by {stepped_ms} ms: if this happens often, check its time server and battery.",
+    ),
     "plaintext_broker": (
         "到 {url} 的数据没有加密：出了厂区请IT改用 mqtts://。",
         "data to {url} is not encrypted: beyond your own network use mqtts://.",
@@ -346,7 +378,7 @@ EVENTS: Final[dict[str, Pair]] = {
         "日志写不进去，丢了 {lines} 条[（{reason}）]：请IT检查磁盘。",
         "{lines:lines} of the log could not be written[ ({reason})]: IT, check the disk.",
     ),
-    "library_log": ("{logger}：{text}", "{logger}: {text}"),
+    "library_log": ("组件 {logger} 报告：{text}", "{logger} reports: {text}"),
 }
 
 QUALITY: Final[dict[str, Pair]] = {
