@@ -11,6 +11,7 @@ import yaml
 
 _FULL_WIDTH = dict(zip("：，“”‘’【】｛｝＃", ":,\"\"''[]{}#", strict=True))
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
+_NO_COLON = "could not find expected ':'"
 _KEY = re.compile(r"([\w.-]+)\s*:\s*$")
 
 
@@ -32,6 +33,11 @@ def misprint(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[int, int, s
     if problem.startswith("found character that cannot start any token") and char in {"%", "@", "`"}:
         return line, column, "_"
     context = error.context_mark
+    if problem == _NO_COLON and context is not None:
+        return context.line, context.column, None
+    if problem.startswith("mapping values") and line > 0 and _is_lone_text(lines[line - 1]):
+        above = lines[line - 1]
+        return line - 1, len(above) - len(above.lstrip()), None
     if context is not None and ("end of stream" in problem or "scanning an alias" in (error.context or "")):
         repair = "_" if "alias" in (error.context or "") else None
         return context.line, context.column, repair
@@ -50,6 +56,8 @@ def hint_for(lines: list[str], error: yaml.MarkedYAMLError, line: int, column: i
         return f"full-width '{wide}': type the plain '{_FULL_WIDTH[wide]}' (English input), or put the text in quotes"
     if char in {"%", "@", "`", "*"}:
         return f"a value cannot begin with {char} unless it stands in quotes{_example(here, column)}"
+    if problem.startswith("mapping values") and _is_lone_text(here):
+        problem = _NO_COLON
     for part, text in _HINTS:
         if part in problem:
             return text + _shown(here)
@@ -75,11 +83,17 @@ _HINTS = (
     ("expected ',' or '}'", "the brace { is not closed, or a comma is missing before this point"),
     ("expected ',' or ']'", "the bracket [ is not closed, or a comma is missing before this point"),
     ("end of stream", "the quote that begins here is never closed"),
-    ("could not find expected ':'", "a colon and a space were expected after the key"),
+    (_NO_COLON, "a colon and a space were expected after the key"),
     ("unknown escape", "in \"...\" a backslash begins an escape; write '...' around texts with backslashes"),
     ("did not find expected node content", "a value was expected here"),
     ("end of document", "the document ends here, but more text follows; check the indentation"),
 )
+
+
+def _is_lone_text(line: str) -> bool:
+    """Whether a line looks like a key whose colon is missing, or has no space after it."""
+    text = line.strip()
+    return bool(text) and text[0] not in "#-[{\"'" and not re.search(r":(\s|$)", text)
 
 
 def _example(here: str, column: int) -> str:
