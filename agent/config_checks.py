@@ -101,7 +101,7 @@ def check_deadbands(document: Document, index: int, device: DeviceConfig) -> Non
 
 def check_topics(document: Document, mqtt: MqttConfig, site: str, gateway: str, devices: Iterable[str]) -> None:
     """Topics that become equal once names are put in: subscribers could not tell them apart."""
-    names = list(devices)
+    names = list(dict.fromkeys(devices))
     here = {"site": site, "gateway": gateway}
     taken: dict[str, str] = {}
     for key in ("status_topic", "agent_topic"):

@@ -87,6 +87,10 @@ class Document:
         """Whether a mistake was told about this setting or a part around it."""
         return any(loc[:end] in self._told for end in range(1, len(loc) + 1))
 
+    def told_within(self, loc: Loc) -> bool:
+        """Whether a mistake was told about a part of this setting."""
+        return any(told[: len(loc)] == loc for told in self._told)
+
 
 def _item_name(node: Node, index: int) -> str:
     name = node.get("name") if isinstance(node, Mapping) else None

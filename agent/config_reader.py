@@ -27,8 +27,7 @@ class Shape:
     """What a field can hold, as far as reading it matters.
 
     Attributes:
-        text: a scalar is text, as written.
-        number: a scalar may be a number or true/false.
+        text: a scalar is text, as written, though numbers may be allowed too (`0x8000` is not 32768 everywhere).
         nullable: null stands for None.
         model: a mapping is this model.
         item, as_tuple: what a list holds, and whether it becomes a tuple.
@@ -38,7 +37,6 @@ class Shape:
     """
 
     text: bool = False
-    number: bool = False
     nullable: bool = False
     model: type[BaseModel] | None = None
     item: Shape | None = None
@@ -49,7 +47,7 @@ class Shape:
     unit: str = ""
 
 
-ANY = Shape(number=True)
+ANY = Shape()
 
 
 @lru_cache(maxsize=256)
@@ -105,8 +103,7 @@ def _shape(annotation: Any) -> Shape:
     if origin in {Union, UnionType}:
         return _union([_shape(member) for member in get_args(annotation)])
     if origin is Literal:
-        texts = [isinstance(value, str) for value in get_args(annotation)]
-        return Shape(text=any(texts), number=not all(texts))
+        return Shape(text=any(isinstance(value, str) for value in get_args(annotation)))
     if annotation is str:
         return Shape(text=True)
     if annotation is None or annotation is NoneType:
@@ -136,12 +133,11 @@ def _with_metadata(shape: Shape, metadata: AbstractSequence[Any]) -> Shape:
 
 
 def _union(members: list[Shape]) -> Shape:
-    """What any of the members takes; text and numbers together mean: a number if it looks like one."""
+    """What any of the members takes."""
     merged = Shape()
     for member in members:
         merged = Shape(
             text=merged.text or member.text,
-            number=merged.number or member.number,
             nullable=merged.nullable or member.nullable,
             model=merged.model or member.model,
             item=merged.item or member.item,
@@ -174,7 +170,7 @@ class Reader:
         key, value = shape.key or ANY, shape.value or ANY
         found: dict[Any, Any] = {}
         for name, child in node.items:
-            converted = name.text if key.text and not key.number else name.value()
+            converted = name.text if key.text else name.value()
             if converted in found:
                 self._document.tell((*loc, name.text), f"the key {name.text} stands here twice", at_key=True)
             found[converted] = self.read(child, value, (*loc, name.text))
@@ -196,8 +192,10 @@ class Reader:
         return found
 
     def _scalar(self, node: Scalar, shape: Shape, loc: Loc) -> Any:
+        if shape.item is not None and not shape.text:
+            shape = shape.item  # one entry may stand for a list of one
         value: str | int | float | bool | None
-        if shape.text and not shape.number:
+        if shape.text:
             empty = node.plain and node.value() is None
             value = None if empty and (shape.nullable or not node.text) else node.text
         else:

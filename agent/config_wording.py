@@ -1,6 +1,7 @@
 """What pydantic found, in words for a person who is no programmer: what was expected, what came, what to try.
 
-May import: pydantic, `agent.config_document`, `agent.config_hints`, `agent.config_reader`, `agent.mistakes`.
+May import: pydantic, `agent.config_document`, `agent.config_hints`, `agent.config_model`, `agent.config_reader`,
+`agent.mistakes`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from agent.config_document import Document, Found, Loc
 from agent.config_hints import unknown_key_hint, value_hint
+from agent.config_model import AgentConfig
 from agent.config_reader import Shape, model_at, shape_at, shapes_of
 from agent.mistakes import did_you_mean, nearest, one_of, quote
 from agent.yaml_source import Mapping, Scalar, Sequence
@@ -64,6 +66,8 @@ def tell_errors(document: Document, errors: ValidationError, model: type[BaseMod
         kind = error["type"]
         if kind == "too_short" and isinstance(found.node, Sequence) and found.node.items:
             continue  # pydantic counts the good entries only, and the bad ones are told
+        if kind == "duplicate" and document.told_within(found.loc):
+            continue  # told already, at the second of the two
         if kind == "missing":
             _tell_missing(document, loc, model, base)
         elif kind == "extra_forbidden":
@@ -115,10 +119,21 @@ def _tell_unknown(document: Document, loc: Loc, model: type[BaseModel], base: Lo
     key = str(loc[-1])
     here = model_at(model, loc[len(base) : -1])
     known = list(shapes_of(here)) if here is not None else []
-    hint = unknown_key_hint(key, known)
+    hint = unknown_key_hint(key, known) or (_belongs(key, here, loc) if here is not None else None)
     if hint is None:
         hint = did_you_mean(key, known, listed=40)
     document.tell(loc, f"unknown key '{key}'{hint}", at_key=True)
+
+
+def _belongs(key: str, here: type[BaseModel], loc: Loc) -> str | None:
+    """Say where a key that is valid elsewhere belongs: below `here`, or in a section of the file."""
+    for outer in (here, AgentConfig) if len(loc) > 1 else (here,):
+        for name, shape in shapes_of(outer).items():
+            inner = shape.model or (shape.item.model if shape.item is not None else None)
+            if inner is None or key not in shapes_of(inner) or (outer is AgentConfig and name == loc[0]):
+                continue
+            return f"; it belongs to each entry of {name}:" if shape.model is None else f"; it belongs under {name}:"
+    return None
 
 
 def _say(error: ErrorDetails, found: Found, shape: Shape) -> str:
