@@ -88,7 +88,7 @@ _EN = {
     "parts": "good parts",
     "fault": "fault",
     "lot": "lot",
-    "host": "this computer",
+    "host": "this machine",
     "spindle_speed": "spindle speed",
     "spindle_load": "spindle load",
     "feed": "feed rate",

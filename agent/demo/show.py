@@ -248,7 +248,7 @@ def summary(outcome: Outcome, ledger: Ledger, board: Board, texts: Texts) -> str
         key = "not_ready" if failure.code is None else "died"
         lines += [texts(key, what=what, code=failure.code, seconds=outcome.seconds), failure.log, ""]
     after = "after" if outcome.first_after is not None else "after_nothing"
-    lines.append(f"{texts('summary')}: {texts(after, seconds=outcome.seconds, first=outcome.first_after)}")
+    lines.append(f"{texts('summary')} {texts(after, seconds=outcome.seconds, first=outcome.first_after)}")
     names = [f"{view.name} {view.label}".rstrip() for view in board.devices.values()]
     column = max(map(width, names), default=0)
     for name, view in zip(names, board.devices.values(), strict=True):

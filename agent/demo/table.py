@@ -17,6 +17,7 @@ from agent.demo.texts import Texts
 _FLASH_MS = 700
 _GAP = 2
 _GROUPED_FROM = 100_000
+_ROWS_EACH = 3
 _BRAILLE = 0x2800
 # Dots of a braille cell by height, the lowest first: a bar of height h lights the first h of its column.
 _LEFT_DOTS = (0x40, 0x04, 0x02, 0x01)
@@ -27,13 +28,13 @@ _RIGHT_DOTS = (0x80, 0x20, 0x10, 0x08)
 class Layout:
     """Columns of the table; 0 = not shown."""
 
-    device: int = 10
+    device: int = 12
     tag: int = 20
     label: int = 0
-    value: int = 14
-    unit: int = 5
+    value: int = 13
+    unit: int = 6
     age: int = 6
-    quality: int = 14
+    quality: int = 13
     trend: int = 0
 
     def columns(self) -> list[tuple[str, int]]:
@@ -84,13 +85,15 @@ def layout(columns: int, *, trends: bool = True) -> Layout:
 
 
 def shares(wanted: Sequence[int], room: int) -> list[int]:
-    """Deal out `room` rows fairly: nobody gets more than wanted, the small ones are served in full first."""
+    """Deal out `room` rows, nobody more than wanted: some to each, then the small ones in full before the large."""
     given = [0] * len(wanted)
-    while room > 0 and given != list(wanted):
-        for index, want in enumerate(wanted):
-            if room > 0 and given[index] < want:
-                given[index] += 1
-                room -= 1
+    smallest_first = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    for enough in (*range(1, _ROWS_EACH + 1), max(wanted, default=0)):
+        for index in smallest_first:
+            more = min(wanted[index], enough) - given[index]
+            more = max(0, min(more, room))
+            given[index] += more
+            room -= more
     return given
 
 
@@ -225,7 +228,7 @@ class Table:
             "trend": sparkline(tag.trend, trend) if trend else "",
         }
         painted: dict[str, tuple[Colour, ...]] = {
-            "value": ("bold",) if fresh else (),
+            "value": (quality_colour(tag.quality),) if tag.quality else ("bold",) if fresh else (),
             "unit": ("dim",),
             "age": ("dim",),
             "trend": ("cyan",),

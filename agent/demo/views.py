@@ -105,14 +105,14 @@ class TableView:
         """Draw the window anew."""
         texts, now = self._texts, time.monotonic()
         size = columns, lines = self._screen.size()
-        right = f"{time.strftime('%H:%M:%S')}   {clock_text(now - scene.started)}"
+        right = f"{texts('leave')}   {time.strftime('%H:%M:%S')}   {clock_text(now - scene.started)}"
         footer = [
             (counters(scene, texts, now), "   "),
             ([texts("listen"), *listen_command(scene.port)], " "),
-            ([texts("file", path=scene.configuration_file), texts("leave")], "   "),
         ]
         if lines >= _LOG_FROM_LINES:
-            footer += [([clean(line)], "") for line in ("", *scene.agent_log(_LOG_LINES))]
+            more = [texts("file", path=scene.configuration_file), "", *scene.agent_log(_LOG_LINES)]
+            footer += [([clean(line)], "") for line in more]
         devices = list(scene.board.devices.values())
         now_ms = time.time_ns() // 1_000_000
         self._screen.draw(self._table.window((texts("title"), right), devices, footer, size, now_ms), columns)

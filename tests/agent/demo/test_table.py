@@ -38,12 +38,12 @@ def test_a_window_of_80_by_24() -> None:
     assert len(lines) == 24
     assert lines[:7] == [
         " demo" + " " * 70 + "0:12 ",
-        "device      tag                            value  unit      age  quality        ",
-        "press-3     temperature                     52.5  Cel     0.4 s  good           ",
-        "三号冲床    lot                       批次000096          0.4 s  good           ",
-        "ok          torque                             -          0.4 s  bad:timeout    ",
-        "cnc-7       waiting for readings",
-        "this-host   cpu_core0_percent                  0          1.0 s  good           ",
+        "device        tag                           value  unit       age  quality      ",
+        "press-3       temperature                    52.5  Cel      0.4 s  good         ",
+        "三号冲床      lot                      批次000096           0.4 s  good         ",
+        "ok            torque                            -           0.4 s  bad:timeout  ",
+        "cnc-7         waiting for readings",
+        "this-host     cpu_core0_percent                 0           1.0 s  good         ",
     ]
     assert lines[-4].strip() == "+ 16 more tags"
     assert lines[-3:] == ["", "messages 12   values 120   lost 0", "listen along: mosquitto_sub -v"]
@@ -86,10 +86,11 @@ def test_a_change_is_bold_for_a_moment() -> None:
 @pytest.mark.parametrize(
     ("wanted", "room", "dealt"),
     [
-        ([8, 7, 30], 18, [6, 6, 6]),
+        ([8, 7, 30], 18, [8, 7, 3]),
         ([2, 7, 30], 18, [2, 7, 9]),
+        ([8, 7, 30], 10, [3, 4, 3]),
         ([8, 7, 3], 40, [8, 7, 3]),
-        ([8, 7, 3], 2, [1, 1, 0]),
+        ([8, 7, 3], 2, [0, 1, 1]),
         ([], 5, []),
     ],
 )
