@@ -18,6 +18,9 @@ _FLASH_MS = 700
 _GAP = 2
 _GROUPED_FROM = 100_000
 _ROWS_EACH = 3
+_BYTE = "By"  # UCUM
+_BYTES_SCALED_FROM = 10_000
+_BYTE_UNITS = ("kB", "MB", "GB", "TB")
 _BRAILLE = 0x2800
 # Dots of a braille cell by height, the lowest first: a bar of height h lights the first h of its column.
 _LEFT_DOTS = (0x40, 0x04, 0x02, 0x01)
@@ -109,6 +112,14 @@ def value_text(value: Value, texts: Texts) -> str:
         return f"{int(value):,}"
     short = f"{value:.6g}"
     return short if "e" not in short else repr(value)
+
+
+def for_people(value: Value, unit: str, texts: Texts) -> tuple[str, str]:
+    """A value and its unit; large numbers of bytes in kB to TB."""
+    if unit == _BYTE and isinstance(value, int | float) and abs(value) >= _BYTES_SCALED_FROM:
+        step = min(len(_BYTE_UNITS), (len(str(int(abs(value)))) - 1) // 3)
+        return f"{value / 1000**step:.4g}", _BYTE_UNITS[step - 1]
+    return value_text(value, texts), unit
 
 
 def age_text(age_ms: int) -> str:
@@ -218,11 +229,12 @@ class Table:
     ) -> tuple[dict[str, str], dict[str, tuple[Colour, ...]]]:
         fresh = tag.changed_at > 0 and now_ms - tag.changed_at < _FLASH_MS
         known = tag.at > 0
+        value, unit = for_people(tag.value, tag.unit, self._texts)
         cells = {
             "tag": name,
             "label": tag.label,
-            "value": value_text(tag.value, self._texts) if known else "",
-            "unit": tag.unit,
+            "value": value if known else "",
+            "unit": unit,
             "age": age_text(now_ms - tag.at) if known else "",
             "quality": (tag.quality or self._texts("good")) if known else "",
             "trend": sparkline(tag.trend, trend) if trend else "",

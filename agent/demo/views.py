@@ -16,7 +16,7 @@ from agent.demo.board import Board, DeviceView
 from agent.demo.cells import Paint
 from agent.demo.ledger import Ledger
 from agent.demo.subscriber import TOPICS
-from agent.demo.table import Table, value_text
+from agent.demo.table import Table, for_people
 from agent.demo.terminal import Screen
 from agent.demo.texts import Texts
 
@@ -152,7 +152,8 @@ def device_line(device: DeviceView, at_ms: int, texts: Texts) -> str:
     parts = []
     for name, tag in device.tags.items():
         if tag.at:
-            unit = f" {tag.unit}" if tag.unit and tag.value is not None else ""
+            value, unit = for_people(tag.value, tag.unit, texts)
+            unit = f" {unit}" if unit and tag.value is not None else ""
             quality = f" ({tag.quality})" if tag.quality else ""
-            parts.append(f"{name} {value_text(tag.value, texts)}{unit}{quality}")
+            parts.append(f"{name} {value}{unit}{quality}")
     return clean(f"{clock}  {device.name} {device.label}".rstrip() + "  " + "  ".join(parts))

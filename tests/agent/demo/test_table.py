@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agent.columns import width
 from agent.demo.board import Board
 from agent.demo.cells import Paint, bare
-from agent.demo.table import Table, age_text, layout, shares, sparkline, value_text
+from agent.demo.table import Table, age_text, for_people, layout, shares, sparkline, value_text
 from agent.demo.texts import Texts, language_of
 
 EN = Texts("en")
@@ -113,6 +113,22 @@ def test_rows_are_dealt_fairly(wanted: list[int], room: int, dealt: list[int]) -
 )
 def test_values_for_people(value: Any, text: str) -> None:
     assert value_text(value, EN) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (24_754_458_624, "By", ("24.75", "GB")),
+        (999_999, "By", ("1000", "kB")),
+        (1_000_000, "By", ("1", "MB")),
+        (8_000_000_000_000_000, "By", ("8000", "TB")),
+        (9_999, "By", ("9999", "By")),
+        (24_754_458_624, "", ("24,754,458,624", "")),
+        (None, "By", ("-", "By")),
+    ],
+)
+def test_bytes_for_people(value: Any, unit: str, shown: tuple[str, str]) -> None:
+    assert for_people(value, unit, EN) == shown
 
 
 @pytest.mark.parametrize(
