@@ -224,7 +224,6 @@ class Session:
             return SessionError("other", text, where=endpoint.where, refused=True)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
-        self._client = client
         keepalive = max(1, round(endpoint.keepalive_s))
         try:
             if self.protocol == "5":
@@ -232,10 +231,10 @@ class Session:
             else:
                 client.connect(endpoint.host, endpoint.port, keepalive)
         except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot encode, a NUL in it
-            # Nobody but this thread has seen this client's network; it goes when the last name for it goes.
-            self._client = None
             return mqtt_errors.unconnected(error, endpoint.where)
-        client.loop_start()
+        self._client = client
+        if not self._closing:  # looked at after the line above, as `close` looks at them the other way round
+            client.loop_start()
         return None
 
     def socket_opened(self, sock: socket.socket) -> None:

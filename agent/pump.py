@@ -1,0 +1,387 @@
+"""The pump of one MQTT session: fills the window from the outbox's lanes, and hands back what is acknowledged.
+
+Into the window go, in this order: retained documents and the agent's own counters (a quarter of it at most), fresh
+messages, backlog (half of it at most, less when acknowledgements slow, at `replay_rate`).
+
+Promises: never more unacknowledged than the broker and the configuration allow; nothing larger than the broker takes is
+sent; a refused message goes aside and nothing waits for it; fresh messages never wait for the backlog's disk; no
+task, future or log line per message.
+
+May import: `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.pace`, `agent.retained`,
+structlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from agent.mqtt import Limits, Session
+from agent.mqtt_errors import SessionError
+from agent.pace import BacklogWindow, Timing, TokenBucket
+
+if TYPE_CHECKING:
+    from agent.buffer.outbox import Outbox
+    from agent.formats import Format
+    from agent.message import Message
+    from agent.retained import Retained
+
+log = structlog.get_logger("shopfloor.broker")
+
+TICK_S = 1.0
+_REFUSED = 0x80
+_TOO_LARGE = 0x95
+# Not a verdict on the message but on our pace: Receive Maximum exceeded, packet id in use, message rate, quota.
+_TOO_FAST = frozenset({0x91, 0x93, 0x96, 0x97})
+_REASONS = {
+    0x80: "unspecified",
+    0x83: "implementation-specific",
+    0x87: "not-authorized",
+    0x90: "topic-name-invalid",
+    _TOO_LARGE: "too-large",
+    0x99: "payload-format-invalid",
+}
+_BURST_S = 0.05
+"""A limited backlog goes out in bursts of so many seconds' worth, not message by message."""
+_FETCH_S = 2.0
+_TELL_AT_MOST = 100
+"""Refusals of so many devices and reasons are told each; further ones are only counted."""
+_TOLD_BACKLOG = 100
+"""A backlog of fewer messages is not worth a line in the log."""
+
+
+class _Sent(NamedTuple):
+    """What waits for its acknowledgement: a message, or what to do with the answer to something else."""
+
+    at: float
+    message: Message | None
+    backlog: bool
+    answered: Callable[[int], None] | None
+
+
+class Pump:
+    """Publishes through one session until it ends or `stop` is called.
+
+    Args:
+        session: connected.
+        limits: what `session.connect` returned.
+        form: how messages are written.
+        window: configured; less if the broker allows less.
+        replay_rate: backlog messages a second, 0 = no limit.
+        agent_topic: where the agent's counters go, or None.
+        agent_message: makes them; the gaps in it are those of `outbox.gaps()`.
+        on_round: called at least once a second.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        limits: Limits,
+        *,
+        form: Format,
+        window: int,
+        replay_rate: float,
+        outbox: Outbox,
+        retained: Retained,
+        agent_topic: str | None,
+        agent_message: Callable[[], bytes],
+        timing: Timing,
+        on_round: Callable[[], None],
+        wake: asyncio.Event,
+    ) -> None:
+        now = time.monotonic()
+        self.window = self._full_window = min(window, limits.window)
+        self._session = session
+        self._limits = limits
+        self._form = form
+        self._outbox = outbox
+        self._retained = retained
+        self._agent_topic = agent_topic
+        self._agent_message = agent_message
+        self._agent_at = now
+        self._timing = timing
+        self._on_round = on_round
+        self._wake = wake
+        self._stopping = False
+        self._sent: dict[int, _Sent] = {}
+        self._own = 0
+        self._own_turn = True
+        self._again: deque[Message] = deque()
+        self._resume_at = now
+        self._pause = 1.0
+        self._heard_at = now
+        self._newest_acked = now
+        self._told: set[tuple[str, int]] = set()
+        # Backlog
+        self._bucket = TokenBucket(replay_rate, now)
+        self._backlog_window = BacklogWindow(self.window // 2)
+        self._backlog: deque[Message] = deque()
+        self._backlog_sent = 0
+        self._fetch_at = now
+        self._fetch: asyncio.Task[list[Message]] | None = None
+        late = outbox.backlog_age_s is not None and outbox.backlog_age_s > timing.long_backlog
+        self._backlog_from = now + (random.uniform(0, timing.spread) if late else 0.0)
+        self._replaying_since: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Messages of all kinds that wait for an acknowledgement."""
+        return len(self._sent)
+
+    async def run(self) -> SessionError | None:
+        """Publish until the session ends (returns why) or `stop` is called (returns None)."""
+        listener = asyncio.create_task(self._listen())
+        try:
+            while True:
+                now = time.monotonic()
+                self._on_round()
+                self._take_answers(now)
+                if self._session.lost is not None:
+                    return self._session.lost
+                if self._stopping:
+                    return None
+                if (silence := self._silence(now)) is not None:
+                    return silence
+                if listener.done():
+                    listener.result()
+                self._fill(now)
+                await self._sleep(now)
+        finally:
+            listener.cancel()
+            await self._finish_fetch()
+
+    def stop(self) -> None:
+        """Send nothing more and let `run` return."""
+        self._stopping = True
+        self._wake.set()
+
+    async def say_last(self, topic: str, payload: bytes, seconds: float) -> bool:
+        """After `run`: publish a retained document and wait for its acknowledgement; True if it came in time."""
+        answers: list[int] = []
+        sent = False
+        deadline = time.monotonic() + seconds
+        while not answers:
+            now = time.monotonic()
+            if now >= deadline or self._session.lost is not None:
+                return False
+            if not sent and len(self._sent) < self.window:
+                if not self._limits.fits(topic, payload):
+                    return False
+                self._publish_own(topic, payload, answers.append, now, retain=True)
+                sent = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - now):
+                    await self._wake.wait()
+            self._wake.clear()
+            self._take_answers(time.monotonic())
+        return answers[0] < _REFUSED
+
+    def settle(self) -> None:
+        """Take the last acknowledgements of a session that has ended."""
+        self._take_answers(time.monotonic())
+
+    # What comes back.
+
+    def _take_answers(self, now: float) -> None:
+        acks = self._session.take_acks()
+        if not acks:
+            return
+        delivered: list[Message] = []
+        newest: _Sent | None = None
+        for mid, code in acks:
+            sent = self._sent.pop(mid, None)
+            if sent is None:
+                continue
+            newest = sent
+            self._backlog_sent -= sent.backlog
+            if sent.message is None:
+                self._own -= 1
+                if sent.answered is not None:
+                    sent.answered(code)
+            elif code < _REFUSED:
+                delivered.append(sent.message)
+            else:
+                self._refused(sent.message, code, now)
+        if newest is not None:
+            self._heard_at = now
+            self._newest_acked = newest.at
+            self._backlog_window.observe(now - newest.at, now)
+        if delivered:
+            self._outbox.ack(delivered)
+            if self.window < self._full_window:
+                self.window += 1
+            else:
+                self._pause = 1.0
+
+    def _refused(self, message: Message, code: int, now: float) -> None:
+        if code in _TOO_FAST:
+            message.replayed = True
+            self._again.append(message)
+            if now >= self._resume_at:  # once for all that were under way
+                self.window = max(1, self.window // 2)
+                self._resume_at = now + self._pause
+                self._pause = min(2 * self._pause, 60.0)
+            return
+        dropped = self._outbox.refuse(message, "too-large" if code == _TOO_LARGE else "refused")
+        event = "message_dropped" if dropped else "message_parked"
+        key = (f"{event} {message.device}", code)
+        if key not in self._told and len(self._told) < _TELL_AT_MOST:
+            self._told.add(key)
+            reason = _REASONS.get(code, f"0x{code:02x}")
+            log.warning(event, device=message.device, seq=message.seq, reason=reason, code=code)
+
+    def _silence(self, now: float) -> SessionError | None:
+        """Whether the broker stopped acknowledging, although the connection stands."""
+        oldest = next(iter(self._sent.values()), None)
+        if oldest is None:
+            return None
+        where = self._session.endpoint.where
+        waited = now - max(oldest.at, self._heard_at)
+        if waited > self._timing.silent:
+            return SessionError("silent", f"{where} acknowledged nothing for {waited:.0f} s", where=where)
+        if now - oldest.at > self._timing.skipped and self._newest_acked > oldest.at:
+            return SessionError("silent", f"{where} acknowledges later messages but not earlier ones", where=where)
+        return None
+
+    # What goes out.
+
+    def _fill(self, now: float) -> None:
+        if self._own_turn or self.window > 1:
+            self._send_own(now)
+        if now >= self._resume_at:
+            before = len(self._sent)
+            while self._again and len(self._sent) < self.window:
+                self._publish(self._again.popleft(), now)
+            self._send_live(now)
+            self._send_backlog(now)
+            if len(self._sent) > before:
+                self._own_turn = True
+        self._send_own(now)
+
+    def _send_own(self, now: float) -> None:
+        most = max(1, self.window // 4)
+        while self._own < most and len(self._sent) < self.window:
+            if self._agent_topic is not None and now >= self._agent_at:
+                self._agent_at = now + self._timing.every
+                self._send_counters(self._agent_topic, now)
+                continue
+            following = self._retained.next(now)
+            if following is None:
+                return
+            topic, payload = following
+            if not self._limits.fits(topic, payload):
+                log.warning("retained_too_large", topic=topic, bytes=len(payload), limit=self._limits.packet_size)
+                continue
+            self._publish_own(topic, payload, self._retained_answer(topic, payload), now, retain=True)
+
+    def _send_counters(self, topic: str, now: float) -> None:
+        gaps = self._outbox.gaps()
+        payload = self._agent_message()
+        if not self._limits.fits(topic, payload):
+            log.warning("counters_too_large", topic=topic, bytes=len(payload), limit=self._limits.packet_size)
+            return
+
+        def answered(code: int) -> None:
+            if code < _REFUSED:
+                self._outbox.gaps_told(gaps)
+
+        self._publish_own(topic, payload, answered, now, retain=False)
+
+    def _retained_answer(self, topic: str, payload: bytes) -> Callable[[int], None]:
+        return lambda code: self._retained.answered(topic, payload, accepted=code < _REFUSED)
+
+    def _publish_own(
+        self, topic: str, payload: bytes, answered: Callable[[int], None], now: float, *, retain: bool
+    ) -> None:
+        mid = self._session.publish(topic, payload, retain=retain and self._limits.retain)
+        self._sent[mid] = _Sent(now, None, False, answered)
+        self._own += 1
+        self._own_turn = False
+
+    def _send_live(self, now: float) -> None:
+        while (free := self.window - len(self._sent)) > 0:
+            messages = self._outbox.take_live(free)
+            if not messages:
+                return
+            for message in messages:
+                self._publish(message, now)
+
+    def _publish(self, message: Message, now: float, *, backlog: bool = False) -> None:
+        topic, payload = self._form.publication(message)
+        if not self._limits.fits(topic, payload):
+            self._refused(message, _TOO_LARGE, now)
+            return
+        self._sent[self._session.publish(topic, payload)] = _Sent(now, message, backlog, None)
+        self._backlog_sent += backlog
+
+    def _send_backlog(self, now: float) -> None:
+        if now < self._backlog_from:
+            return
+        self._collect_fetch(now)
+        size = self._backlog_window.size
+        room = min(self.window - len(self._sent), size - self._backlog_sent, len(self._backlog))
+        going = self._bucket.available(now, room) if room > 0 else 0
+        for _ in range(going):
+            self._publish(self._backlog.popleft(), now, backlog=True)
+        self._bucket.take(going)
+        if self._fetch is None and len(self._backlog) < size and self._outbox.backlog > 0 and now >= self._fetch_at:
+            # Two windows full, so that the disk is read while the first is on its way.
+            self._fetch = asyncio.create_task(self._outbox.take_backlog(2 * size - len(self._backlog)))
+            self._fetch.add_done_callback(lambda _: self._wake.set())
+        self._tell_of_backlog(now)
+
+    def _collect_fetch(self, now: float) -> None:
+        if self._fetch is None or not self._fetch.done():
+            return
+        messages = self._fetch.result()
+        self._fetch = None
+        self._backlog.extend(messages)
+        if not messages:
+            self._fetch_at = now + TICK_S
+
+    def _tell_of_backlog(self, now: float) -> None:
+        left = self._outbox.backlog + len(self._backlog) + self._backlog_sent
+        if self._replaying_since is None and left >= _TOLD_BACKLOG:
+            self._replaying_since = now
+            log.info("backlog_replay", messages=left)
+        elif self._replaying_since is not None and left == 0:
+            log.info("backlog_done", seconds=round(now - self._replaying_since, 1))
+            self._replaying_since = None
+
+    async def _finish_fetch(self) -> None:
+        """Let a reading of the disk come to its end: what it took is the outbox's to count when the session ends."""
+        if self._fetch is None:
+            return
+        await asyncio.wait({self._fetch}, timeout=_FETCH_S)
+        if self._fetch.done():
+            self._fetch.result()
+        else:
+            self._fetch.cancel()
+
+    # When.
+
+    async def _sleep(self, now: float) -> None:
+        delay = TICK_S
+        if len(self._sent) < self.window:
+            if (wait := self._retained.wait_s(now)) is not None:
+                delay = min(delay, wait)
+            if self._backlog and self._backlog_sent < self._backlog_window.size:
+                delay = min(delay, max(self._bucket.wait_s(), _BURST_S))
+            if self._again:
+                delay = min(delay, max(0.0, self._resume_at - now))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._outbox.wait()
+            self._wake.set()
