@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.control import SOCKET_NAME, ControlError, request
 from agent.sentences import duration
 from agent.status import STATUS_NAME, StatusFile, age_s, find_run_dir, is_running, read_status
 from agent.status_text import judge, render_not_running, render_status, render_values
@@ -141,6 +140,8 @@ def _find() -> tuple[Path, StatusFile] | None:
 
 
 def _ask(found: tuple[Path, StatusFile], body: dict[str, Any]) -> dict[str, Any] | None:
+    from agent.control import SOCKET_NAME, ControlError, request  # asyncio, which `status` alone does without
+
     run_dir, known = found
     language = _language(known)
     try:
