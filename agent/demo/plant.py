@@ -97,8 +97,9 @@ class Plant:
             ChildFailed: it did not end well.
         """
         if self._agent is not None:
-            agent, self._agent = self._agent, None
+            agent = self._agent
             code = agent.stop(_AGENT_GRACE_S)
+            self._agent = None
             if code != 0:
                 raise ChildFailed(agent.name, code, agent.log_end())
 

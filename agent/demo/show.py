@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -75,6 +76,8 @@ def run_demo(seconds: float | None, wanted: BrokerName | None = None) -> int:
     """
     begun = time.monotonic()
     texts = Texts(language_of(os.environ))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # machines speak Chinese, whatever the locale of the terminal
     try:
         broker_name = choose(installed(), wanted)
     except NoBroker:
