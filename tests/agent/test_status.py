@@ -81,6 +81,12 @@ def snapshot() -> Snapshot:
     }
 
 
+KEYS = (
+    *("agent", "broker", "buffer", "counters", "devices", "clock", "findings", "tags", "state", "cause", "text"),
+    *("facts", "last_read_age_s", "since_s", "bytes", "cap", "label", "dropped", "backlog"),
+)
+
+
 def lose_a_meter(page: Snapshot) -> None:
     meter = page["devices"]["meter-04"]
     meter["state"] = "bad"
@@ -301,10 +307,7 @@ class TestPage:
             lambda inner: (
                 st.lists(inner, max_size=3)
                 | st.dictionaries(
-                    st.sampled_from(
-                        "agent broker buffer counters devices clock findings tags state cause text facts last_read_age_s "
-                        "since_s bytes cap label dropped backlog".split()
-                    ),
+                    st.sampled_from(KEYS),
                     inner,
                     max_size=6,
                 )
