@@ -180,24 +180,34 @@ REASONS: Final[dict[str, Pair]] = {
         "a message[ of {device}, number {seq},] was given up (and counted): too large for the broker; raise its limit or "
         "lower max_payload.",
     ),
-    "store_degraded.full": (
+    "store_degraded.disk-full": (
         "磁盘已满，新数据暂存内存，断电会丢：请IT尽快清理磁盘。",
         "the disk is full: new data is kept in memory and a power cut would lose it: IT, free space soon.",
     ),
-    "store_degraded.readonly": (
+    "store_degraded.read-only": (
         "存储变成只读，新数据暂存内存，断电会丢：请IT检查硬盘或存储卡，先备份再更换。",
         "the storage has become read-only: new data is kept in memory and a power cut would lose it: IT, back up, then "
         "replace disk or card.",
     ),
-    "store_degraded.ioerr": (
+    "store_degraded.io-error": (
         "存储读写出错，新数据暂存内存，断电会丢：请IT检查硬盘或存储卡，先备份再更换。",
         "the storage fails to write: new data is kept in memory and a power cut would lose it: IT, back up, then replace "
         "disk or card.",
     ),
-    "store_degraded.cantopen": (
+    "store_degraded.cannot-open": (
         "缓存文件打不开，新数据暂存内存，断电会丢：请IT检查数据目录的权限和磁盘。",
         "the buffer's files cannot be opened: new data is kept in memory and a power cut would lose it: IT, check the "
         "rights of the data directory and the disk.",
+    ),
+    "store_degraded.no-room": (
+        "磁盘剩余空间不够建缓存，新数据暂存内存，断电会丢：请IT尽快清理磁盘。",
+        "too little room on the disk for the buffer: new data is kept in memory and a power cut would lose it: IT, free "
+        "space soon.",
+    ),
+    "store_degraded.busy": (
+        "缓存文件被别的程序占着，新数据暂存内存，断电会丢：请IT关闭打开它的程序（如数据库工具、备份）。",
+        "another program holds the buffer's file: new data is kept in memory and a power cut would lose it: IT, close "
+        "what has it open (a database tool, a backup).",
     ),
     "store_dropping.store-failing": (
         "磁盘写不了，内存也满了，最旧的数据正在丢失（已丢 {dropped} 条）：请IT马上处理磁盘。",

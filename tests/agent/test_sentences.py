@@ -52,7 +52,7 @@ FIELDS: dict[str, dict[str, object]] = {
     "message_dropped": {"device": "press-3", "seq": 4, "reason": "too-large"},
     "backlog_replay": {"messages": 5000},
     "backlog_done": {"seconds": 50.2},
-    "store_degraded": {"reason": "full", "text": "database or disk is full"},
+    "store_degraded": {"reason": "disk-full", "text": "database or disk is full"},
     "store_ok": {"degraded_s": 61.0, "dropped": 0},
     "store_set_aside": {"file": "outbox.db.damaged", "reason": "corrupt"},
     "store_dropping": {"dropped": 9, "reason": "cap"},
@@ -156,7 +156,7 @@ values = st.recursive(
     max_leaves=6,
 )
 events = st.sampled_from(sorted(FIELDS)) | st.text(string.printable, max_size=20)
-causes = st.sampled_from([*DEVICE, *BROKER, "full", "too-large", "weird"])
+causes = st.sampled_from([*DEVICE, *BROKER, "disk-full", "too-large", "weird"])
 
 
 @given(events, st.dictionaries(keys, values, max_size=8), causes | values, st.sampled_from(["zh", "en", "xx", ""]))
