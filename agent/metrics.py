@@ -89,7 +89,9 @@ def _agent(page: _Page, snapshot: Snapshot) -> None:
     page.add("agent_running", "gauge", "1 while it works", agent["state"] == "running")
     page.add("agent_uptime_seconds", "gauge", "Seconds since the start", agent["since_s"])
     page.add("clock_synced", "gauge", "1 if the clock is synchronised", snapshot["clock"]["synced"])
-    page.add("loop_lag_seconds", "gauge", "Largest delay of the event loop, last minute", _ms(snapshot["loop_lag_ms"]))
+    page.add(
+        "loop_lag_seconds", "gauge", "Largest delay of the event loop since the last look", _ms(snapshot["loop_lag_ms"])
+    )
     page.add("resident_memory_bytes", "gauge", "Memory in use", snapshot["rss"])
     for severity in ("warn", "crit"):
         count = sum(finding["severity"] == severity for finding in snapshot["findings"])

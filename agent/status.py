@@ -141,7 +141,7 @@ class Finding(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """All of it. `loop_lag_ms`: largest delay of the event loop in the last minute; `rss` bytes of memory."""
+    """All of it. `loop_lag_ms`: largest delay of the event loop since the last snapshot; `rss` bytes of memory."""
 
     agent: AgentStatus
     broker: BrokerStatus

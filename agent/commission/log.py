@@ -40,8 +40,11 @@ def log(config: Path, *, follow: bool = False, device: str | None = None) -> int
     from agent.config import load
     from agent.logs import zone
 
-    found = load(config).config
+    loaded = load(config)
+    found = loaded.config
     if found is None:
+        if loaded.mistakes:
+            sys.stderr.write(f"shopfloor: {clean(str(loaded.mistakes[0]))} - so the journal is shown\n")
         lang = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG", "")
         return show(None, "zh" if lang.startswith("zh") else "en", None, follow=follow, device=device)
     file = Path(found.log.file) if found.log.file else None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.commission.log import TAIL_LINES, Printer, follow_file, parse, read_files, show
+from agent.commission.log import TAIL_LINES, Printer, follow_file, log, parse, read_files, show
 from agent.log_file import RotatingFile, rotated
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -160,3 +160,19 @@ def test_without_a_file_the_journal_is_shown(
     journalctl(tmp_path, "exit 0\n")
     assert show(None, "en", SHANGHAI, follow=False, device=None, out=out) == 1
     assert "systemd-journal" in capsys.readouterr().err
+
+
+def test_the_command_takes_file_language_and_zone_from_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.log").write_text(LOST + "\n", encoding="utf-8")
+    config = tmp_path / "agent.yaml"
+    config.write_text(
+        "site: plant-2\ngateway: gw-01\ntimezone: Asia/Shanghai\nlanguage: zh\nlog: {file: a.log}\n"
+        "mqtt: {url: 'mqtt://127.0.0.1:1883'}\ndevices: [{name: box, type: host}]\n"
+    )
+    assert log(config) == 0
+    assert capsys.readouterr().out == f"2026-07-01 周三\n{SENTENCE}\n"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert log(tmp_path / "none.yaml") == 1
+    assert "none.yaml" in capsys.readouterr().err
