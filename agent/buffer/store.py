@@ -1,0 +1,651 @@
+"""The rows of the outbox in SQLite: what makes a message outlive the process, the power and a full disk.
+
+Runs in the store's thread alone. Promises: what `commit` returned for is on the medium (WAL, synchronous=FULL); a
+commit that fails reports nothing as kept; the files stay below the cap, for which the oldest rows go and are named;
+a commit needs no new block of the volume; a row that is not what was written is never returned.
+
+Rows are numbered in order of append over all runs: a message's id is `base` of its run plus its seq, so run and seq
+need no columns, and a row whose body disagrees with its id is a damaged one.
+
+    StoreFailure
+    ├── StoreDamaged    SQLite says CORRUPT or NOTADB: only this sets a file aside
+    └── StoreNewer      written by a later version: left untouched
+
+May import: the standard library, `agent.buffer.room`, `agent.buffer.gaps`, `agent.message`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.buffer import room
+from agent.buffer.gaps import Gap
+from agent.message import belongs
+
+SCHEMA = 1
+DATABASE = "outbox.db"
+DAMAGED = "outbox.db.damaged"
+SPARE = "outbox.reserve"
+
+_PLAUSIBLE = 1000
+"""No format will have a number as high as this: a header that says so is damaged."""
+_CHECKPOINT_PAGES = 100
+"""The log is written back this often; with the largest transaction it stays below `room.WAL_ROOM`."""
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_WORDS = {
+    sqlite3.SQLITE_FULL: "disk-full",
+    sqlite3.SQLITE_IOERR: "io-error",
+    sqlite3.SQLITE_CANTOPEN: "cannot-open",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_NOMEM: "no-memory",
+}
+_TABLES = """
+CREATE TABLE rows (id INTEGER PRIMARY KEY, device TEXT NOT NULL, grp TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE runs (
+    n INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, base INTEGER NOT NULL, count INTEGER NOT NULL,
+    started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL, ended TEXT);
+CREATE TABLE gaps (n INTEGER PRIMARY KEY, run TEXT, first INTEGER, last INTEGER, reason TEXT NOT NULL, told INTEGER);
+CREATE TABLE spare (n INTEGER PRIMARY KEY, body BLOB);
+"""
+
+
+class StoreFailure(Exception):
+    """The store cannot do this now.
+
+    Attributes:
+        reason: stable word: `disk-full` `io-error` `cannot-open` `read-only` `busy` `no-memory` `no-room` `damaged`
+            `newer` `failing`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class StoreDamaged(StoreFailure):
+    """The file is not what was written."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("damaged", text)
+
+
+class StoreNewer(StoreFailure):
+    """The file was written by a later version of the agent."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__("newer", f"{DATABASE} has format {found}, written by a newer version; this one knows {SCHEMA}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run that has rows, or the one before this.
+
+    Attributes:
+        base: ids of its rows are above it, `base + seq`.
+        count: its rows.
+        first, last: lowest and highest id of its rows, 0 without any.
+        started_at, seen_at: ms UTC; `seen_at` when it last committed.
+        ended: `stopped`, `lost`, or None when it did not come to say.
+    """
+
+    run: str
+    base: int
+    count: int
+    first: int
+    last: int
+    started_at: int
+    seen_at: int
+    ended: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found.
+
+    Attributes:
+        base: of the own run.
+        runs: earlier runs with rows, oldest first, and the last one in any case.
+        gaps: not yet acknowledged ones, those of crashed runs included.
+        fresh: whether the file is new: nothing committed before is in it.
+        set_aside: the damaged file that was moved out of the way.
+        lost_runs: runs that had rows in it, as far as it could still be read.
+    """
+
+    base: int
+    runs: tuple[StoredRun, ...]
+    previous: StoredRun | None
+    gaps: tuple[Gap, ...]
+    fresh: bool
+    set_aside: Path | None = None
+    lost_runs: tuple[str, ...] = ()
+
+
+Row = tuple[int, str, str, bytes]
+"""id, device, group, canonical body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One transaction: deletions first, then rows.
+
+    Attributes:
+        keep: ids that must not be dropped to make room: the outbox holds them.
+        gaps: the whole list of gaps, None = unchanged.
+        now: ms UTC, kept as the run's last sign of life.
+        end: `stopped` or `lost`: marks the own run as ended with all its messages in the store.
+    """
+
+    rows: Sequence[Row] = ()
+    delete: Sequence[int] = ()
+    keep: frozenset[int] = frozenset()
+    gaps: Sequence[tuple[str | None, int | None, int | None, str, bool]] | None = None
+    now: int = 0
+    end: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a transaction did besides what it was asked.
+
+    Attributes:
+        dropped: ids that went to make room, ascending.
+        full: whether room was made by dropping.
+        bytes_written: by the store's thread so far, as the kernel counts them.
+    """
+
+    dropped: tuple[int, ...]
+    full: bool
+    bytes_written: int
+
+
+@dataclass(slots=True)
+class Page:
+    """Rows in order, ids that cannot be read, the last id looked at, and whether nothing lies behind it."""
+
+    rows: list[Row] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    last: int = 0
+    end: bool = True
+
+
+class Store:
+    """The database of one data directory."""
+
+    def __init__(self, directory: Path, *, run: str, started_at: int, max_size: int, max_payload: int) -> None:
+        self._directory = directory
+        self._path = directory / DATABASE
+        self._run = run
+        self._started_at = started_at
+        self._max_size = max(max_size, room.SMALLEST)
+        self._spare_pages = min(10 * max_payload // room.PAGE + 4, self._max_size // 8 // room.PAGE)
+        self._connection: sqlite3.Connection | None = None
+        self._fd = -1
+        self._condemned = False
+        self._known: list[tuple[str, int]] = []  # run, base of those with rows and the own one, by base
+
+    # -- opening -------------------------------------------------------------------------------------------------
+
+    def open(self, known: Sequence[tuple[str, int]] = ()) -> Opened:
+        """Open or create the database; a damaged one is set aside and a new one begun.
+
+        Args:
+            known: runs and their bases, when this process had the store open before: a new file continues them.
+
+        Raises:
+            StoreFailure: not now.
+        """
+        self.close()
+        try:
+            with _translated():
+                self._directory.mkdir(parents=True, exist_ok=True)
+                if self._condemned:
+                    raise StoreDamaged("found while it was in use")
+                return self._open_giving_way(known)
+        except StoreDamaged:
+            self.close()
+            lost = self._lost_runs()
+            with _translated():
+                aside = self._set_aside()
+            self._condemned = False
+        except StoreFailure:
+            self.close()
+            raise
+        try:
+            with _translated():
+                opened = self._open_giving_way(known)
+        except StoreFailure:
+            self.close()
+            raise
+        return Opened(opened.base, opened.runs, opened.previous, opened.gaps, True, aside, lost)
+
+    def _open_giving_way(self, known: Sequence[tuple[str, int]]) -> Opened:
+        """Open; on a full disk once more without the spare file."""
+        try:
+            return self._open(known)
+        except sqlite3.OperationalError as error:
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            spare = self._directory / SPARE
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) or not spare.exists():
+                raise
+            self.close()
+            spare.unlink()
+            return self._open(known)
+
+    def _open(self, known: Sequence[tuple[str, int]]) -> Opened:
+        self._refuse_newer()
+        # autocommit: transactions are written out; exclusive: no shared memory file, which a full disk could refuse.
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        connection.text_factory = bytes
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        version = int(self._pragma("user_version"))
+        if not 0 <= version < _PLAUSIBLE:
+            raise StoreDamaged(f"format {version}")
+        if version > SCHEMA:
+            raise StoreNewer(version)
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != b"wal":
+            raise StoreFailure("cannot-open", "the file system does not allow a write-ahead log")
+        for setting in ("synchronous=FULL", "secure_delete=OFF", "cell_size_check=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        if version == 0:
+            self._create()
+        # After a failed sync the kernel may hold pages that the medium does not: write all of the log back, and begin
+        # it anew, before anything is reported as kept on top of it.
+        self._checkpoint("RESTART")
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        room.allocate(self._directory / f"{DATABASE}-wal", room.WAL_ROOM)
+        opened = self._take_over(known)
+        self._keep_spare_file()
+        return opened
+
+    def _create(self) -> None:
+        """Make the tables, and room for the ten largest messages."""
+        connection = self._open_connection()
+        with self._transaction():
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={SCHEMA}")
+        with self._transaction():
+            size = self._spare_pages * (room.PAGE - 4) - 200
+            connection.execute("INSERT INTO spare VALUES (1, zeroblob(?))", (size,))
+        with self._transaction():
+            connection.execute("DELETE FROM spare")
+
+    def _refuse_newer(self) -> None:
+        """Look at the format before SQLite may touch the file."""
+        try:
+            with self._path.open("rb") as file:
+                header = file.read(64)
+        except FileNotFoundError:
+            return
+        found = int.from_bytes(header[60:64], "big")
+        if header.startswith(b"SQLite format 3\0") and SCHEMA < found < _PLAUSIBLE:
+            raise StoreNewer(found)
+
+    def _take_over(self, known: Sequence[tuple[str, int]]) -> Opened:
+        """Read what earlier runs left, tell of those that crashed, enter the own run."""
+        connection = self._open_connection()
+        with self._transaction():
+            runs = self._read_runs()
+            own = next((run for run in runs if run.run == self._run), None)
+            fresh = own is None
+            if own is None and known:  # a new file in the middle of a run
+                if runs:
+                    raise StoreDamaged("this run is missing in its own file")
+                for run, base in known:
+                    self._enter(run, base)
+                runs, own = [], StoredRun(self._run, known[-1][1], 0, 0, 0, 0, 0, None)
+            if own is None:
+                last = connection.execute("SELECT max(id) FROM rows").fetchone()[0] or 0
+                base = max(last, max((run.base for run in runs), default=0))
+                for crashed in connection.execute("SELECT run FROM runs WHERE ended IS NULL").fetchall():
+                    gap = (crashed[0].decode(), None, None, "crash", 0)
+                    connection.execute("INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)", gap)
+                connection.execute("UPDATE runs SET ended = 'lost' WHERE ended IS NULL")
+                connection.execute("DELETE FROM runs WHERE count = 0 AND n < (SELECT max(n) FROM runs)")
+                self._enter(self._run, base)
+                own = StoredRun(self._run, base, 0, 0, 0, 0, 0, None)
+            gaps = tuple(
+                Gap(run and run.decode(), first, last, reason.decode(), bool(told))
+                for run, first, last, reason, told in connection.execute(
+                    "SELECT run, first, last, reason, told FROM gaps ORDER BY n"
+                )
+            )
+        earlier = [run for run in runs if run.run != self._run]
+        self._known = [(run.run, run.base) for run in earlier] + [(own.run, own.base)]
+        if known and not earlier:
+            self._known = list(known)
+        carried = tuple(run for run in earlier if run.count)
+        previous = earlier[-1] if earlier else None
+        return Opened(own.base, carried, previous, gaps, fresh)
+
+    def _enter(self, run: str, base: int) -> None:
+        self._open_connection().execute(
+            "INSERT INTO runs (run, base, count, started_at, seen_at) VALUES (?, ?, 0, ?, ?)",
+            (run, base, self._started_at, self._started_at),
+        )
+
+    def _read_runs(self) -> list[StoredRun]:
+        connection = self._open_connection()
+        found = connection.execute(
+            "SELECT run, base, count, started_at, seen_at, ended FROM runs ORDER BY n"
+        ).fetchall()
+        runs: list[StoredRun] = []
+        for at, (run, base, count, started_at, seen_at, ended) in enumerate(found):
+            if not all(isinstance(number, int) for number in (base, count, started_at, seen_at)):
+                raise StoreDamaged("the table of runs is not readable")
+            end = found[at + 1][1] if at + 1 < len(found) else 2**62
+            first, last = connection.execute(
+                "SELECT (SELECT min(id) FROM rows WHERE id > :base AND id <= :end),"
+                " (SELECT max(id) FROM rows WHERE id > :base AND id <= :end)",
+                {"base": base, "end": end},
+            ).fetchone()
+            if first is None:
+                real = 0
+            elif 0 < count <= last - first + 1:
+                real = count
+            else:  # the count is not what was written: counting is slow, so only then
+                real = connection.execute(
+                    "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ?", (first, last)
+                ).fetchone()[0]
+            if real != count:
+                connection.execute("UPDATE runs SET count = ? WHERE run = ?", (real, run.decode()))
+            runs.append(
+                StoredRun(
+                    run.decode(), base, real, first or 0, last or 0, started_at, seen_at, ended and ended.decode()
+                )
+            )
+        return runs
+
+    def _lost_runs(self) -> tuple[str, ...]:
+        """Names of the runs that had rows in a damaged file, as far as it still tells."""
+        try:
+            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+                found = connection.execute("SELECT run FROM runs WHERE count > 0 ORDER BY n").fetchall()
+        except (sqlite3.Error, UnicodeDecodeError):
+            return ()
+        return tuple(str(run) for (run,) in found if isinstance(run, str))
+
+    def _set_aside(self) -> Path:
+        """Move the damaged database and its log out of the way; the copy before it goes."""
+        aside = self._directory / DAMAGED
+        self._path.replace(aside)
+        log = self._directory / f"{DATABASE}-wal"
+        Path(f"{aside}-wal").unlink(missing_ok=True)
+        if log.exists():
+            log.replace(f"{aside}-wal")
+        if self._damaged_size() > self._max_size // 2:  # it counts in the cap, and the living have the right to it
+            aside.unlink()
+            Path(f"{aside}-wal").unlink(missing_ok=True)
+        return aside
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    def commit(self, work: Work) -> Done:
+        """Do a piece of work in one transaction; when it returns it is on the medium.
+
+        Raises:
+            StoreFailure: nothing of it is certain; the store is closed unless only room was missing.
+        """
+        rows = [(id_, device, group, zlib.compress(body, 1)) for id_, device, group, body in work.rows]
+        need = sum(len(row[3]) + len(row[1]) + len(row[2]) + 24 for row in rows)
+        pages = (
+            0 if not rows else need * 9 // 8 // room.PAGE + 3 + sum(1 for row in rows if len(row[3]) > room.PAGE // 2)
+        )
+        with self._failing_closes():
+            while True:
+                try:
+                    dropped = self._commit(work, rows, pages)
+                    break
+                except sqlite3.OperationalError as error:
+                    if _code(error) != sqlite3.SQLITE_FULL or pages > 4 * need // room.PAGE + 64:
+                        raise
+                    pages = max(8, pages * 2)  # the estimate was low
+        return Done(dropped, bool(dropped), _bytes_written())
+
+    def _commit(self, work: Work, rows: Sequence[tuple[int, str, str, bytes]], pages: int) -> tuple[int, ...]:
+        connection = self._open_connection()
+        changes: Counter[str] = Counter()
+        if pages:
+            self._allocate(pages)
+        with self._transaction():
+            for run, ids in self._by_run(work.delete):
+                cursor = connection.executemany("DELETE FROM rows WHERE id = ?", ((id_,) for id_ in ids))
+                changes[run] -= cursor.rowcount
+            if work.gaps is not None:
+                connection.execute("DELETE FROM gaps")
+                connection.executemany(
+                    "INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)", work.gaps
+                )
+            dropped = self._make_room(pages, work.keep) if pages else []
+            for run, ids in self._by_run(dropped):
+                changes[run] -= len(ids)
+                base = dict(self._known)[run]
+                connection.executemany(
+                    "INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, 'cap', 0)",
+                    ((run, first - base, last - base) for first, last in ranges(ids)),
+                )
+            for row in rows:
+                cursor = connection.execute("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)", row)
+                changes[self._run_of(row[0])[0]] += cursor.rowcount
+            for run, change in changes.items():
+                connection.execute("UPDATE runs SET count = count + ? WHERE run = ?", (change, run))
+            connection.execute("UPDATE runs SET seen_at = ?, ended = ? WHERE run = ?", (work.now, work.end, self._run))
+        return tuple(dropped)
+
+    def page(self, after: int, below: int, *, rows: int, size: int) -> Page:
+        """Read rows in order.
+
+        Args:
+            after, below: ids, both exclusive.
+            rows, size: at most so many rows, and about so many bytes of bodies.
+
+        Raises:
+            StoreFailure: the store cannot be read now.
+        """
+        page = Page(last=after)
+        total = 0
+        with self._failing_closes():
+            found = self._open_connection().execute(
+                "SELECT id, device, grp, body FROM rows WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+                (after, below, rows),
+            )
+            with closing(found):
+                for id_, device, group, body in found:
+                    if id_ <= page.last:
+                        raise StoreDamaged("rows are out of order")
+                    page.last = id_
+                    row = self._sound_row(id_, device, group, body)
+                    if row is None:
+                        page.bad.append(id_)
+                        continue
+                    page.rows.append(row)
+                    total += len(row[3])
+                    if total >= size:
+                        break
+            page.end = len(page.rows) + len(page.bad) < rows and total < size
+        return page
+
+    def close(self) -> None:
+        """Close the files; safe when they are not open."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    # -- room ----------------------------------------------------------------------------------------------------
+
+    def _allocate(self, pages: int) -> None:
+        """Get blocks for new pages, as far as cap and volume allow, and let the database grow no further."""
+        count, free = int(self._pragma("page_count")), int(self._pragma("freelist_count"))
+        physical = os.fstat(self._fd).st_size // room.PAGE
+        wanted = count + max(0, pages + self._spare_pages - free)
+        limit = max(self._cap_pages(), count)
+        if wanted > physical and limit > physical:
+            target = min(limit, -(-wanted * room.PAGE // room.GROWTH) * room.GROWTH // room.PAGE)
+            with suppress(OSError):  # no room: rows are dropped instead
+                os.posix_fallocate(self._fd, physical * room.PAGE, (target - physical) * room.PAGE)
+                physical = target
+        self._pragma(f"max_page_count={max(count, min(physical, limit))}")
+
+    def _make_room(self, pages: int, keep: frozenset[int]) -> list[int]:
+        """Delete the oldest rows until the pages are there and the reserve is whole; return their ids."""
+        connection = self._open_connection()
+        dropped: list[int] = []
+        after = -1
+        while self._free_pages() < pages + self._spare_pages:
+            found = connection.execute("SELECT id FROM rows WHERE id > ? ORDER BY id LIMIT 32", (after,)).fetchall()
+            if not found:
+                if self._free_pages() < pages:
+                    raise StoreFailure("no-room", "the store has no room and nothing that may be dropped")
+                break  # the reserve itself is what it is for
+            after = found[-1][0]
+            for (id_,) in found:
+                if id_ not in keep and self._free_pages() < pages + self._spare_pages:
+                    connection.execute("DELETE FROM rows WHERE id = ?", (id_,))
+                    dropped.append(id_)
+        return dropped
+
+    def _free_pages(self) -> int:
+        limit = int(self._pragma("max_page_count"))
+        return limit - int(self._pragma("page_count")) + int(self._pragma("freelist_count"))
+
+    def _cap_pages(self) -> int:
+        """Pages that the database may have: the cap without what the other files take."""
+        volume = os.statvfs(self._directory)
+        log = room.allocated(self._directory / f"{DATABASE}-wal")
+        others = log + room.allocated(self._directory / SPARE) + self._damaged_size()
+        used = others + room.allocated(self._path)
+        free = volume.f_bavail * volume.f_frsize
+        whole = room.cap(self._max_size, used, free, volume.f_blocks * volume.f_frsize)
+        return (whole - others) // room.PAGE
+
+    def _damaged_size(self) -> int:
+        return room.allocated(self._directory / DAMAGED) + room.allocated(self._directory / f"{DAMAGED}-wal")
+
+    def _keep_spare_file(self) -> None:
+        spare = self._directory / SPARE
+        if not spare.exists() and not room.allocate(spare, room.SPARE_FILE):
+            with suppress(OSError):
+                spare.unlink(missing_ok=True)
+
+    # -- SQLite --------------------------------------------------------------------------------------------------
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreFailure("cannot-open", "the store is not open")
+        return self._connection
+
+    def _pragma(self, text: str) -> Any:
+        return self._open_connection().execute(f"PRAGMA {text}").fetchone()[0]
+
+    def _checkpoint(self, mode: str) -> None:
+        busy, _, _ = self._open_connection().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if busy:
+            raise StoreFailure("busy", "another program reads the database")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        connection = self._open_connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _failing_closes(self) -> Iterator[None]:
+        """Close the files on any failure but lack of room: what SQLite believes of them may not be so."""
+        try:
+            with _translated():
+                yield
+        except StoreFailure as failure:
+            self._condemned = isinstance(failure, StoreDamaged)
+            if failure.reason not in ("disk-full", "no-room"):
+                self.close()
+            raise
+
+    def _run_of(self, id_: int) -> tuple[str, int]:
+        """Run and base of an id: the last base below it."""
+        at = bisect_left(self._known, id_, key=lambda entry: entry[1]) - 1
+        return self._known[max(at, 0)]
+
+    def _by_run(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
+        grouped: dict[str, list[int]] = {}
+        for id_ in sorted(ids):
+            grouped.setdefault(self._run_of(id_)[0], []).append(id_)
+        return list(grouped.items())
+
+    def _sound_row(self, id_: int, device: object, group: object, body: object) -> Row | None:
+        """The row as it was written, None if it is not."""
+        if not (isinstance(device, bytes) and isinstance(group, bytes) and isinstance(body, bytes)):
+            return None
+        try:
+            text = zlib.decompress(body)
+            row = (id_, device.decode(), group.decode(), text)
+        except (zlib.error, UnicodeDecodeError):
+            return None
+        run, base = self._run_of(id_)
+        return row if belongs(text, run, id_ - base, row[1], row[2]) else None
+
+
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as (first, last) of each unbroken stretch."""
+    stretches: list[tuple[int, int]] = []
+    for number in numbers:
+        if stretches and number == stretches[-1][1] + 1:
+            stretches[-1] = (stretches[-1][0], number)
+        else:
+            stretches.append((number, number))
+    return stretches
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 when the module itself complains."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise what SQLite and the file system say as a StoreFailure. A misuse of the module stays what it is: a bug."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.Error as error:
+        code = _code(error)
+        if code in _DAMAGE:
+            raise StoreDamaged(str(error)) from error
+        raise StoreFailure(_WORDS.get(code, "failing"), str(error)) from error
+    except (UnicodeDecodeError, OverflowError) as error:
+        raise StoreDamaged(str(error)) from error
+    except OSError as error:
+        raise StoreFailure("io-error", str(error)) from error
+
+
+def _bytes_written() -> int:
+    """Bytes that this thread made the kernel write; 0 where it does not say."""
+    try:
+        lines = Path("/proc/thread-self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes")), 0)
