@@ -153,6 +153,7 @@ class App:
             log.warning("previous_run_lost", run=previous.run)
         if self._config.mqtt.plaintext:
             log.warning("plaintext_broker", url=self._config.mqtt.url)
+        self._retained.keep_only(self._retained_topics(self._config))
         self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         await self._control.start()
         try:
@@ -173,7 +174,6 @@ class App:
             core.create_task(self._reload_loop(), name="reload"),
         ]
         self._overview.state = "running"
-        self._tell_status()
         self._notifier.ready()
         log.info("agent_ready")
         await self._stop.wait()
@@ -186,7 +186,7 @@ class App:
         for task in loops:
             if task.get_name() != "publisher":
                 task.cancel()
-        await self._outbox.commit()
+        await self._outbox.commit_now()
         clean = await self._publisher.stop(self._overview.status_document("stopped"))
         loops[1].cancel()
         await self._outbox.close(clean=True)
@@ -219,9 +219,17 @@ class App:
 
     def _meta_topic(self, device: str) -> str | None:
         template = self._config.mqtt.meta_topic
-        if template is None:
-            return None
-        return topics.expand(template, site=self._config.site, gateway=self._config.gateway, device=device)
+        return self._expand(template, device=device) if template is not None else None
+
+    def _retained_topics(self, config: AgentConfig) -> list[str]:
+        """Every retained topic that a configuration wants; what else stands at the broker from us is cleared."""
+        found = [] if config.mqtt.status_topic is None else [self._expand(config.mqtt.status_topic)]
+        if config.mqtt.meta_topic is not None:
+            found += [self._expand(config.mqtt.meta_topic, device=device.name) for device in config.devices]
+        return found
+
+    def _expand(self, template: str, **names: str) -> str:
+        return topics.expand(template, site=self._config.site, gateway=self._config.gateway, **names)
 
     async def _tick_loop(self) -> None:
         files_at = clock_at = watchdog_at = float("-inf")
@@ -307,18 +315,14 @@ class App:
             new = new.model_copy(update={"site": old.site, "gateway": old.gateway, "buffer": old.buffer})
         if (old.log, old.language, old.timezone) != (new.log, new.language, new.timezone):
             logs.configure(new.log, language=new.language, timezone=new.timezone)
-        old_topics = {device.name: self._meta_topic(device.name) for device in old.devices}
         self._config = self._overview.config = new
         self._overview.digest = loaded.digest or ""
         if old.mqtt.meta_topic != new.mqtt.meta_topic:
-            await self._fleet.apply([])
+            await self._fleet.apply([])  # every device announces itself anew
         change = await self._fleet.apply(entries(new))
-        keep = {self._meta_topic(name) for name in self._fleet.runners}
-        for name, topic in old_topics.items():
-            if topic is not None and topic not in keep:
-                self._retained.clear(topic)
-            if name in change.removed:
-                self._overview.forget(name)
+        self._retained.keep_only(self._retained_topics(new))
+        for name in change.removed:
+            self._overview.forget(name)
         if fingerprint(old.mqtt) != fingerprint(new.mqtt):
             self._publisher.reconfigure(new.mqtt)
         self._tell_status()

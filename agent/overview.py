@@ -118,12 +118,7 @@ class Overview:
             agent=self._agent(now),
             broker=self._broker(publisher, now),
             buffer=self._buffer(now),
-            counters=Counters(
-                **counters,
-                values=self._intake.values,
-                missed_polls=sum(runner.state.missed for runner in runners.values()),
-                samples_lost=sum(runner.stats().samples_lost for runner in runners.values()) + self._intake.values_lost,
-            ),
+            counters=self._counters(),
             devices={name: self._device(name, runner, now) for name, runner in runners.items()},
             lines={},
             clock={"synced": self._clock.synchronised},
@@ -156,6 +151,7 @@ class Overview:
             "config": self.digest,
             "state": self.state,
             "config_refused": self.config_refused,
+            "language": self.config.language,
         }
 
     def _broker(self, publisher: Publisher, now: float) -> BrokerStatus:
@@ -173,7 +169,7 @@ class Overview:
 
     def _buffer(self, now: float) -> BufferStatus:
         outbox = self._outbox
-        size, cap = outbox.bytes_stored, outbox.cap
+        size, cap = getattr(outbox, "bytes_stored", 0), getattr(outbox, "cap", 0)
         self._fill.append((now, size))
         then, before = self._fill[0]
         rate = (size - before) / (now - then) if now > then else 0.0
