@@ -85,6 +85,7 @@ class News:
     def __init__(self, device: str, time: TimeOf, max_skew: float, kept: Kept) -> None:
         self.tags: dict[int, Tag] = {}
         """By handle."""
+        self.queue_values = QUEUE_VALUES
         self.samples_lost = 0
         self.learned = 0
         """Rises whenever a type was learned."""
@@ -230,7 +231,7 @@ class News:
     def _put(self, batch: Batch) -> None:
         self._queue.append(batch)
         self._queued += len(batch.values)
-        if self._queued > QUEUE_VALUES:
+        if self._queued > self.queue_values:
             self._squeeze()
 
     def _squeeze(self) -> None:

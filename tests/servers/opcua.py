@@ -4,11 +4,11 @@
         server.set("speed", 2.5)
         server.restart(shuffle=True)        # same port, the namespaces in another order
 
-Starting takes two or three seconds: share one in a module or session fixture. Every node exists twice, as
-`nsu=urn:test:plant;s=NAME` and, with the value of `DECOY`, in the namespaces that change places with it on a shuffle: a
-reader that keeps a namespace index reads decoys. `freeze` stops the process (half-open connections), `kill` ends it
-without a word. What asyncua's own server hides: it neither samples nor, for the first value, limits the queue; its
-deadband compares with the last sample; a deleted node ends as a status change of the subscription.
+Starting takes two or three seconds, a restart less: share one in a module or session fixture. Every node exists more
+than once, as `nsu=urn:test:plant;s=NAME` and, with the value of `DECOY`, in the namespaces that change places with it
+on a shuffle: a reader that keeps a namespace index reads decoys. `freeze` stops the process (half-open connections),
+`kill` ends it without a word. What asyncua's own server hides: it does not sample; its deadband compares with the last
+sample; it never sets the overflow bit; and nobody is told when a node is deleted.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class OpcuaServer:
         self.call("start", nodes=self.nodes, shuffle=random.randrange(1, 1 << 30) if shuffle else 0)
 
     def stop(self) -> None:
-        """Stop the server; the process stays for `start_again`."""
+        """Stop the server; the process stays, for `start_again`."""
         self.call("stop")
 
     def start_again(self) -> None:
@@ -95,7 +95,6 @@ class OpcuaServer:
         name: str,
         value: Any = None,
         *,
-        type: str | None = None,
         status: int = 0,
         source_ms: int | None = None,
         server_ms: int | None = None,
@@ -105,12 +104,11 @@ class OpcuaServer:
         Args:
             name: of the variable.
             value: JSON value; hex text for ByteString, ISO text for DateTime.
-            type: name of the built-in type, default as at the start.
             status: OPC UA status code.
             source_ms: source time, default now.
             server_ms: server time, default now.
         """
-        self.call("set", name=name, value=value, type=type, status=status, source_ms=source_ms, server_ms=server_ms)
+        self.call("set", name=name, value=value, status=status, source_ms=source_ms, server_ms=server_ms)
 
     def set_many(self, name: str, values: list[Any]) -> None:
         """Write several values so fast that they come in one notification."""
@@ -208,6 +206,8 @@ class _Plant:
         self._port = port
         self._server: Any = None
         self._index = 0
+        self._own = 0
+        self._made: list[Any] = []
         self._types: dict[str, Any] = {}
         self._changing: asyncio.Task[None] | None = None
         self._written = 0
@@ -230,33 +230,62 @@ class _Plant:
 
     async def do_start(self, nodes: Mapping[str, Any], shuffle: int) -> None:
         ua = self.ua
-        server = self._asyncua.Server()
-        await server.init()
-        server.set_endpoint(f"opc.tcp://127.0.0.1:{self._port}")
-        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         uris = [URI, *DECOYS]
         if shuffle:
             # Never back to the first place, so that an index that was kept is wrong for sure.
-            first = random.Random(shuffle).choice(DECOYS)
-            uris = [first, *random.Random(shuffle).sample([uri for uri in uris if uri != first], len(DECOYS))]
-        for uri in uris:
-            index = await server.register_namespace(uri)
-            if uri == URI:
-                self._index = index
-        self._server = server
+            dice = random.Random(shuffle)
+            first = dice.choice(DECOYS)
+            uris = [first, *dice.sample([uri for uri in uris if uri != first], len(DECOYS))]
+        again = self._server is not None
+        if not again:
+            self._server = self._asyncua.Server()
+            await self._server.init()
+            self._server.set_endpoint(f"opc.tcp://127.0.0.1:{self._port}")
+            self._server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        array = self._server.nodes.namespace_array
+        known = await array.read_value()
+        self._own = self._own or len(known)
+        await array.write_value([*known[: self._own], *uris])
+        self._index = self._own + uris.index(URI)
         self._types = {}
         for name, value in nodes.items():
             await self.do_add(name, value)
             for uri in DECOYS:
-                decoy = await server.get_namespace_index(uri)
-                await server.nodes.objects.add_variable(ua.NodeId(name, decoy), ua.QualifiedName(name, decoy), DECOY)
-        await server.start()
+                decoy = self._own + uris.index(uri)
+                self._made.append(
+                    await self._server.nodes.objects.add_variable(
+                        ua.NodeId(name, decoy), ua.QualifiedName(name, decoy), DECOY
+                    )
+                )
+        if again:
+            await self._listen_again()
+        else:
+            await self._server.start()
+
+    async def _listen_again(self) -> None:
+        """What `Server.start` does, without making the address space anew, which takes seconds."""
+        from asyncua.server.binary_server_asyncio import BinaryServer
+
+        server = self._server
+        server.bserver = BinaryServer(server.iserver, "127.0.0.1", self._port, server.limits)
+        server.bserver.set_policies(server._policies)
+        await server.bserver.start()
 
     async def do_stop(self) -> None:
+        """Stop as a restart does: connections end, sessions, subscriptions and our nodes are forgotten."""
         await self.do_still()
-        if self._server is not None:
-            await self._server.stop()
-            self._server = None
+        inner = self._server.iserver
+        await self._server.bserver.stop()
+        for session in list(inner._external_sessions.values()):
+            await session.close_session()
+        await inner.subscription_service.delete_subscriptions(list(inner.subscription_service.subscriptions))
+        # Server.delete_nodes looks through the whole address space for each of them: more than a second.
+        space, made = inner.aspace._nodes, {node.nodeid for node in self._made}
+        for node_id in made:
+            del space[node_id]
+        objects = space[self._server.nodes.objects.nodeid]
+        objects.references = [reference for reference in objects.references if reference.NodeId not in made]
+        self._made = []
 
     async def do_add(self, name: str, value: Any) -> None:
         ua = self.ua
@@ -266,17 +295,17 @@ class _Plant:
         variant = ua.Variant(self._python(value, kind), kind)
         self._types[name] = variant.VariantType
         node_id = ua.NodeId(name, self._index)
-        await self._server.nodes.objects.add_variable(
-            node_id, ua.QualifiedName(name, self._index), variant, datatype=ua.NodeId(ua.ObjectIds.BaseDataType)
+        self._made.append(
+            await self._server.nodes.objects.add_variable(node_id, ua.QualifiedName(name, self._index), variant)
         )
 
     async def do_remove(self, name: str) -> None:
-        await self._server.delete_nodes([self._server.get_node(self.ua.NodeId(name, self._index))])
+        node = self._server.get_node(self.ua.NodeId(name, self._index))
+        self._made.remove(node)
+        await self._server.delete_nodes([node])
 
-    async def do_set(
-        self, name: str, value: Any, type: str | None, status: int, source_ms: int | None, server_ms: int | None
-    ) -> None:
-        kind = self.ua.VariantType[type] if type is not None else self._types[name]
+    async def do_set(self, name: str, value: Any, status: int, source_ms: int | None, server_ms: int | None) -> None:
+        kind = self._types[name]
         await self._write(name, self._python(value, kind), kind, status, source_ms, server_ms)
 
     async def do_set_many(self, name: str, values: list[Any]) -> None:
@@ -307,7 +336,7 @@ class _Plant:
                 subscription._task.cancel()
 
     async def do_sessions(self) -> int:
-        return len([s for s in self._server.iserver._external_sessions.values()])
+        return len(self._server.iserver._external_sessions)
 
     async def _change(self, names: list[str], every_s: float) -> None:
         due = asyncio.get_running_loop().time()
@@ -333,7 +362,8 @@ class _Plant:
             SourceTimestamp=datetime.fromtimestamp(source_ms / 1000 if source_ms is not None else now, UTC),
             ServerTimestamp=datetime.fromtimestamp(server_ms / 1000 if server_ms is not None else now, UTC),
         )
-        await self._server.write_attribute_value(ua.NodeId(name, self._index), data)
+        space, value = self._server.iserver.aspace, ua.AttributeIds.Value
+        (await space.write_attribute_value(ua.NodeId(name, self._index), value, data)).check()
 
     def _python(self, value: Any, kind: Any) -> Any:
         import uuid

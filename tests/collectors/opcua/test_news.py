@@ -1,0 +1,161 @@
+"""Notifications to batches; without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.api import Batch, TagInfo, Value
+from collectors.opcua import news as news_module
+from collectors.opcua.news import Kept, News, Tag, merge
+from collectors.opcua.node_ids import parse
+
+NOW = 1_700_000_000_000
+
+
+def news(names: Iterable[str] = ("a", "b", "c"), time: Any = "source", kept: Kept | None = None) -> News:
+    made = News("d", time, 60.0, kept or Kept())
+    for handle, name in enumerate(names, 1):
+        info = TagInfo(name=name, group="1s", source=f"ns=2;s={name}")
+        made.tags[handle] = Tag(info, parse(info.source), shortest=True)
+    return made
+
+
+def item(handle: int, value: Any, ms: int | None = NOW, type_id: int = 11, status: int = 0) -> Any:
+    """A monitored item's notification, of the shape of the library's."""
+    time = datetime.fromtimestamp(ms / 1000, UTC) if ms is not None else None
+    return SimpleNamespace(
+        ClientHandle=handle,
+        Value=SimpleNamespace(
+            Value=SimpleNamespace(Value=value, VariantType=SimpleNamespace(value=type_id)),
+            StatusCode=SimpleNamespace(value=status),
+            SourceTimestamp=time,
+            ServerTimestamp=None,
+        ),
+    )
+
+
+def added(some: News, *items: Any, at: float = 1.0, now_ms: int = NOW + 10) -> list[Batch]:
+    some.add("1s", items, at, now_ms)
+    return some.take()
+
+
+def test_the_nth_batch_carries_the_nth_value() -> None:
+    batches = added(news(), item(1, 1.0), item(1, 2.0), item(2, 5.0), item(1, 3.0), item(2, 6.0), item(9, 0.0))
+    assert [batch.values for batch in batches] == [{"a": 1.0, "b": 5.0}, {"a": 2.0, "b": 6.0}, {"a": 3.0}]
+
+
+def test_ts_is_the_newest_and_ages_are_the_differences() -> None:
+    (batch,) = added(news(), item(1, 1.0, NOW - 700), item(2, 2.0, NOW), item(3, 3.0, NOW - 1))
+    assert (batch.ts, batch.age_ms, batch.at) == (NOW, {"a": 700, "c": 1}, 1.0)
+
+
+def test_a_time_too_far_ahead_is_the_gateways() -> None:
+    some = news()
+    (batch,) = added(some, item(1, 1.0, NOW + 120_010), item(2, 2.0, NOW))
+    assert (batch.ts, batch.age_ms, some.skew_s) == (None, {"b": 10}, 120.0)
+
+
+def test_an_old_time_is_no_skew() -> None:
+    some = news()
+    (batch,) = added(some, item(1, 1.0, 1000))
+    assert (batch.ts, some.skew_s) == (1000, None)
+
+
+def test_no_time_is_the_gateways() -> None:
+    (batch,) = added(news(), item(1, 1.0, None), item(2, 2.0, NOW))
+    assert (batch.ts, batch.age_ms) == (None, {"b": 10})
+
+
+def test_the_clock_of_the_server_decides_for_all() -> None:
+    some = news()
+    some.server_clock(NOW - 61_000, NOW)
+    (batch,) = added(some, item(1, 1.0))
+    assert (batch.ts, some.skew_s) == (None, -61.0)
+    some.server_clock(NOW, NOW)
+    (batch,) = added(some, item(1, 1.0))
+    assert batch.ts == NOW
+
+
+def test_qualities() -> None:
+    some = news()
+    (batch,) = added(
+        some,
+        item(1, 1.0, status=0x80340000),
+        item(2, 2.0, status=0x40000000),
+        item(3, None, type_id=0, status=0x40920000),
+    )
+    assert batch.values == {"a": None, "b": 2.0, "c": None}
+    assert batch.quality == {
+        "a": "bad:status-0x80340000",
+        "b": "uncertain:status-0x40000000",
+        "c": "uncertain:status-0x40920000",
+    }
+    assert some.add("1s", [item(1, None, status=0x80340000), item(2, None, status=0x80310000)], 1.0, NOW) == [
+        some.tags[1]
+    ]
+
+
+def test_a_tag_keeps_its_type_and_a_wide_one_is_told() -> None:
+    kept = Kept()
+    some = news(kept=kept)
+    added(some, item(1, 5, type_id=9), item(2, True, type_id=1))
+    assert (kept.kinds, kept.wide, some.learned) == (
+        {("a", "ns=2;s=a"): "number", ("b", "ns=2;s=b"): "boolean"},
+        {("a", "ns=2;s=a")},
+        3,
+    )
+    (batch,) = added(some, item(1, True, type_id=1), item(2, 1, type_id=6), item(3, "x", type_id=12))
+    assert (batch.values, batch.quality) == (
+        {"a": None, "b": None, "c": "x"},
+        {"a": "bad:decode", "b": "bad:decode"},
+    )
+    assert some.undecodable == [
+        ("a", "a boolean now, and it was a number"),
+        ("b", "a number now, and it was a boolean"),
+    ]
+
+
+def test_what_is_told_without_a_value_is_grouped() -> None:
+    some = news()
+    for tag in some.tags.values():
+        tag.quality = "bad:status-0x80340000"
+    some.tell(some.tags.values(), 3.0)
+    (batch,) = some.take()
+    assert (batch.values, batch.ts, batch.at) == ({"a": None, "b": None, "c": None}, None, 3.0)
+    assert set(batch.quality.values()) == {"bad:status-0x80340000"}
+
+
+def test_merge_keeps_the_latest_value_its_quality_and_its_age() -> None:
+    older = Batch("d", "1s", 1.0, {"a": 1, "b": None}, {"b": "bad:decode"}, {"a": 5}, ts=1000)
+    newer = Batch("d", "1s", 2.0, {"c": 3, "b": 4}, {}, {"c": 7}, ts=1900)
+    assert merge(older, newer) == Batch("d", "1s", 2.0, {"a": 1, "b": 4, "c": 3}, {}, {"a": 905, "c": 7}, ts=1900)
+    assert merge(newer, older).values == {"c": 3, "b": None, "a": 1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers()), min_size=1, max_size=6), max_size=40))
+def test_a_full_queue_loses_only_what_it_counts_and_never_the_latest(messages: list[list[tuple[int, int]]]) -> None:
+    some = news()
+    some.queue_values = 20
+    latest: dict[str, Value] = {}
+    put = 0
+    for number, message in enumerate(messages):
+        some.add("1s", [item(handle, value, type_id=8) for handle, value in message], float(number), NOW)
+        for handle, value in message:
+            latest["abc"[handle - 1]] = value
+            put += 1
+    taken = some.take()
+    seen: dict[str, Value] = {}
+    for batch in taken:
+        seen.update(batch.values)
+    assert seen == latest
+    assert put == some.samples_lost + sum(len(batch.values) for batch in taken)
+    assert sum(len(batch.values) for batch in taken) <= 20
+    assert [batch.at for batch in taken] == sorted(batch.at for batch in taken)
+    assert news_module.QUEUE_VALUES >= 10_000
