@@ -9,7 +9,7 @@ usage() {
 Usage: install.sh [options]          as root
 
   --wheels DIR       install from the wheels in DIR, without network (make them with:
-                     python3 -m pip wheel -c constraints.txt -w DIR .)
+                     python3 -m pip wheel -c constraints.txt -w DIR . pip)
   --python PROGRAM   Python 3.11 or newer; default python3
   --system-packages  use Python packages of the operating system too (armv7: python3-psutil, python3-yaml)
   --serial           allow serial ports
@@ -75,6 +75,10 @@ fi
 on_this_machine() { [ -z "$root" ]; }
 if on_this_machine; then
     [ -d /run/systemd/system ] || fail "systemd does not run here"
+    case $("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))') in
+        /home/* | /root/* | /run/user/*)
+            fail "$python lies in a home directory, which the service does not see: name another with --python" ;;
+    esac
 fi
 
 # --- user and directories --------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ if [ -n "$addresses" ] || [ -f "$drop_ins/addresses.conf" ]; then
         say "The list of addresses was left as it is: the configuration is not ready."
     elif "$new/bin/python" -I -m agent.commission.addresses -c "$config" >"$home/addresses.conf"; then
         put "$home/addresses.conf" "$drop_ins/addresses.conf"
-        say "The agent can reach $(grep -c '^IPAddressAllow=' "$drop_ins/addresses.conf") addresses (the machine's own are one) and no others."
+        say "The agent can reach itself and the addresses in $drop_ins/addresses.conf, and no others."
     else
         say "The list of addresses was left as it is."
     fi
