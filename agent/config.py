@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from agent import topics
 from agent.config_checks import check_deadbands, check_mqtt, check_names, check_topics
 from agent.config_document import Document
 from agent.config_model import AgentConfig, MqttConfig, check_gateway
@@ -170,8 +171,8 @@ class _Loader:
                 self.document.tell(("gateway",), f"is not written, and the host's name '{host}' cannot be it: {error}")
             top["gateway"] = host if not self.document.was_told(("gateway",)) else "unnamed"
         mqtt = top.get("mqtt")
-        if isinstance(mqtt, dict) and "client_id" not in mqtt and isinstance(top["gateway"], str):
-            mqtt["client_id"] = f"shopfloor-{top['gateway']}"
+        if isinstance(mqtt, dict) and isinstance(written := mqtt.get("client_id", "shopfloor-{gateway}"), str):
+            mqtt["client_id"] = topics.expand(written, site=str(top.get("site")), gateway=str(top["gateway"]))
 
     def _check_plugins(self, top: AbstractMapping[str, Any]) -> None:
         names = top.get("plugins", ())

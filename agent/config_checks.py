@@ -17,6 +17,7 @@ from agent.yaml_source import Mapping as MappingNode
 from agent.yaml_source import Scalar, Sequence
 from collectors.fields import RESERVED_NAMES, DeviceConfig
 
+_NO_PEM = "is no certificate in PEM form (-----BEGIN CERTIFICATE-----): openssl x509 -inform DER -in FILE converts"
 _GROUP = r"\d+(?:ms|s|min|h|d)"
 
 
@@ -84,6 +85,35 @@ def check_mqtt(document: Document, data: Mapping[str, Any]) -> None:
     ):
         if data.get(key) is not None and data.get(other) is None:
             document.tell(("mqtt", key), f"needs {other}: beside it", at_key=True)
+    _check_tls_files(document, data)
+
+
+def _check_tls_files(document: Document, data: Mapping[str, Any]) -> None:
+    """Load the certificates as the session will: a wrong format or a key of another certificate shows here."""
+
+    def usable(key: str) -> bool:
+        return isinstance(data.get(key), str) and not document.was_told(("mqtt", key))
+
+    if not usable("ca_file") and not usable("client_cert_file"):
+        return
+    import ssl  # only where TLS files are named: it costs a small gateway some memory
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if usable("ca_file"):
+        try:
+            context.load_verify_locations(cafile=data["ca_file"])
+        except OSError:
+            document.tell(("mqtt", "ca_file"), _NO_PEM)
+    if usable("client_cert_file") and usable("client_key_file"):
+        try:
+            context.load_cert_chain(data["client_cert_file"], data["client_key_file"], password=lambda: "")
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                document.tell(("mqtt", "client_key_file"), "is not the key of the certificate in client_cert_file")
+            else:
+                document.tell(("mqtt", "client_cert_file"), f"{_NO_PEM}; and the key without a passphrase")
+        except OSError as error:
+            document.tell(("mqtt", "client_cert_file"), f"cannot be used with its key: {error.strerror}")
 
 
 def check_deadbands(document: Document, index: int, device: DeviceConfig) -> None:
@@ -134,5 +164,6 @@ def _collides(document: Document, key: str, topic: str, other: str) -> None:
     advice = "put {device} into it" if other.startswith("meta_topic of device") else "give each its own topic"
     loc = ("mqtt", key)
     if not document.find(loc).complete:
-        loc = ("mqtt", other.split()[0])
-    document.tell(loc, f"{key} becomes '{topic}', as {other} does: {advice}")
+        loc = ("mqtt", other.partition(" ")[0])
+    what = "" if loc[1] == key else f"{key} "
+    document.tell(loc, f"{what}becomes '{topic}', as {other} does: {advice}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.mistakes import Mistake
+from agent.mistakes import Mistake, redact
 from agent.yaml_source import Mapping, Node, Scalar, Sequence
 
 Loc: TypeAlias = tuple[str | int, ...]
@@ -81,7 +81,7 @@ class Document:
             return
         self._told.add(loc)
         place: Node = found.key if at_key and found.key is not None else found.node
-        self.mistakes.append(Mistake(self.file, place.line, place.column, found.path, message))
+        self.mistakes.append(Mistake(self.file, place.line, place.column, found.path, redact(message)))
 
     def was_told(self, loc: Loc) -> bool:
         """Whether a mistake was told about this setting or a part around it."""

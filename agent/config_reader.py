@@ -208,7 +208,7 @@ class Reader:
         if isinstance(kind, OutputPath):
             return str(self._document.directory / name)
         try:
-            path = find_file(name, self._document.directory)
+            path = find_file(name, self._document.directory, secret=kind.secret)
             self.files[str(path)] = check_file(path, secret=kind.secret)
         except FileUnusable as error:
             self._document.tell(loc, str(error))

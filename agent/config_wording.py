@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from agent.config_document import Document, Found, Loc
 from agent.config_hints import unknown_key_hint, value_hint
 from agent.config_model import AgentConfig
-from agent.config_reader import Shape, model_at, shape_at, shapes_of
+from agent.config_reader import Shape, model_at, shape_at, shapes_of, unsupported_of
 from agent.mistakes import did_you_mean, nearest, one_of, quote
 from agent.yaml_source import Mapping, Scalar, Sequence
 
@@ -107,6 +107,9 @@ def _tell_missing(document: Document, loc: Loc, model: type[BaseModel], base: Lo
         strangers = [name.text for name, _ in parent.items if name.text not in known]
         if any(nearest(stranger, known) == key or _points_at(stranger, key) for stranger in strangers):
             return  # the misspelt key is told, with this one as what was meant
+        refused = unsupported_of(here) if here is not None else {}
+        if any(f"{key}:" in refused.get(stranger, "") for stranger in strangers):
+            return  # the key of a later version is told, with this one as what to write instead
     document.tell(loc, f"'{key}:' is missing")
 
 

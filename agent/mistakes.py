@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_USER_INFO = re.compile(r"(?:(?<=://)|^)[^/@\s]+@")
 _SHOWN = 60
 """Longest text that is quoted in a message, in characters."""
 
@@ -48,11 +48,16 @@ def quote(value: object) -> str:
         return "a mapping (key: value)"
     if isinstance(value, list | tuple):
         return "a list"
-    text = _USER_INFO.sub("***@", str(value))
+    text = redact(str(value))
     text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
     if len(text) > _SHOWN:
         text = text[: _SHOWN - 1] + "…"
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def redact(text: str) -> str:
+    """Hide the user information of URLs."""
+    return _USER_INFO.sub("***@", text)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:

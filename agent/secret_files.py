@@ -21,13 +21,14 @@ class FileUnusable(Exception):
     """A file that the configuration names is missing, unreadable or open to others; the text says what to do."""
 
 
-def find_file(name: str, beside: Path) -> Path:
+def find_file(name: str, beside: Path, *, secret: bool = False) -> Path:
     """Return the absolute path of a file named in the configuration.
 
     Args:
         name: an absolute path, or a name or path looked up in $CREDENTIALS_DIRECTORY, the secrets directory and
             `beside`, in this order.
         beside: the directory of the file that names it.
+        secret: the name may be a password that stands in the wrong place, so it is not repeated.
 
     Raises:
         FileUnusable: there is none.
@@ -44,6 +45,9 @@ def find_file(name: str, beside: Path) -> Path:
             raise FileUnusable(f"{error.filename} may not be read by this user: run as the service's user") from None
         except OSError as error:
             raise FileUnusable(f"{candidate}: {error.strerror}") from None
+    if secret:
+        searched = ", ".join(str(place) for place in places)
+        raise FileUnusable(f"there is no file of this name in {searched}; the secret itself stands in the file")
     if Path(name).is_absolute():
         raise FileUnusable(f"there is no file {name}")
     raise FileUnusable(f"there is no file '{name}' in {', '.join(str(place) for place in places)}")

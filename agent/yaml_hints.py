@@ -1,6 +1,6 @@
 """What to tell a person whose YAML does not parse, and where it can be mended to look for further mistakes.
 
-Pure. May import: PyYAML's exceptions.
+Pure. May import: PyYAML's exceptions, `agent.mistakes`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 import yaml
+
+from agent.mistakes import quote
 
 _FULL_WIDTH = dict(zip("：，“”‘’【】｛｝＃", ":,\"\"''[]{}#", strict=True))
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
@@ -108,4 +110,4 @@ def _shown(here: str) -> str:
     text = here.strip()
     if not text or _SECRET.search(text):
         return ""
-    return f" (in: {text[:60]}{'…' if len(text) > 60 else ''})"
+    return f" (in: {quote(text)})"

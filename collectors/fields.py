@@ -187,7 +187,7 @@ class TagConfig(Model):
     @model_validator(mode="after")
     def _limits_in_order(self) -> TagConfig:
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise PydanticCustomError("limits", "min is above max")
+            raise PydanticCustomError("limits", "min is above max", {"key": "min"})
         return self
 
     def rules(self) -> TagRules:
@@ -224,7 +224,7 @@ class DeviceConfig(Section):
     def unsupported(cls) -> dict[str, str]:
         """Keys of every device that later versions bring."""
         return {
-            "template": "templates are not supported yet: write the tags out",
+            "template": "templates are not supported yet: write the tags out under tags:",
             "vars": "variables of templates are not supported yet",
             "brand": "addresses in the maker's notation are not supported yet: use 40001 or holding:0",
             "expect": "checks of the device's identity are not supported yet",
