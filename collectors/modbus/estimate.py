@@ -1,0 +1,61 @@
+"""What a configured device will cost, and what will be read of it; offline.
+
+May import: the standard library, `collectors.api`, the pure modules of this package.
+"""
+
+from __future__ import annotations
+
+from collectors.api import Estimate, Explanation, TagExplanation, group_name
+from collectors.modbus.config import ModbusConfig, ModbusTag
+from collectors.modbus.layout import blocks_of
+
+ANSWER_S = 0.005
+"""What one request over TCP takes with a PLC that answers within its cycle; nothing better is known offline."""
+
+
+def estimate(config: ModbusConfig) -> Estimate:
+    """See `collectors.api.Estimate`. Groups that fall due together share requests: the figures are upper limits."""
+    groups = config.groups()
+    requests_per_s = sum(len(blocks_of(config, frozenset({group}))) / interval for group, interval in groups.items())
+    messages: dict[str, float] = {
+        group: 1 / (config.report.heartbeat if config.report is not None else interval)
+        for group, interval in groups.items()
+    }
+    total = sum(messages.values())
+    values_per_s = sum(messages[group_name(config.interval_of(tag))] for tag in config.tags)
+    return Estimate(
+        requests_per_s=requests_per_s,
+        wire_s_per_s=requests_per_s * ANSWER_S,
+        line=f"tcp://{config.where}",
+        messages_per_s=total,
+        values_per_message=values_per_s / total,
+    )
+
+
+def explain(config: ModbusConfig) -> Explanation:
+    """See `collectors.api.Explanation`."""
+    requests = [
+        f"{block} every {group}" for group in config.groups() for block in blocks_of(config, frozenset({group}))
+    ]
+    return Explanation([_tag(config, tag) for tag in config.tags], requests)
+
+
+def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
+    where = tag.where
+    is_bit = where.bit is not None or not where.is_register
+    notes = []
+    if tag.registers > 1:
+        notes.append(f"{tag.registers} registers, to {where.offset + tag.registers - 1}")
+    if tag.type == "string":
+        notes.append(tag.encoding or "utf-8")
+    return TagExplanation(
+        tag=tag.name,
+        source=tag.address,
+        group=group_name(config.interval_of(tag)),
+        type="bool" if is_bit else str(tag.type),
+        area=where.area,
+        offset=where.offset,
+        bit=where.bit,
+        order=config.order_of(tag) if where.is_register else None,
+        note=", ".join(notes),
+    )

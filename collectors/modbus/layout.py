@@ -1,0 +1,29 @@
+"""From the configuration to the requests that read it.
+
+Pure. May import: `collectors.api`, the pure modules of this package.
+"""
+
+from __future__ import annotations
+
+from collectors.api import group_name
+from collectors.modbus.config import ModbusConfig
+from collectors.modbus.plan import Block, Span, plan
+
+
+def spans_of(config: ModbusConfig, due: frozenset[str]) -> list[Span]:
+    """What the tags of the due groups take, with their index in the configuration."""
+    return [
+        Span(tag.where.area, tag.where.offset, tag.registers, index)
+        for index, tag in enumerate(config.tags)
+        if group_name(config.interval_of(tag)) in due
+    ]
+
+
+def blocks_of(config: ModbusConfig, due: frozenset[str]) -> list[Block]:
+    """The requests that read the due groups together."""
+    return plan(
+        spans_of(config, due),
+        max_registers=config.max_registers,
+        max_coils=config.max_coils,
+        max_gap=config.max_gap,
+    )

@@ -1,0 +1,352 @@
+"""One Modbus TCP connection; the owner of pymodbus, whose framer and PDU classes build requests and split replies.
+
+Promises, in this order: a reply is handed out only if transaction, unit, function and byte count are those of the
+request. A reply to an earlier request of this connection is dropped, whenever it comes. Anything else that does not fit
+closes the connection, and so do three time-outs in a row of every unit that was asked on it. A request ends within its
+deadline however slowly bytes arrive. Only function codes 1 to 4 can be built.
+
+pymodbus's own client is not used: it drops half-received bytes when it sends, skips replies of a wrong unit, accepts
+transaction 0 and any byte count. May import: the standard library, pymodbus (when a connection is made),
+`collectors.api`, the small modules of this package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import socket
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from collectors.api import Unavailable
+from collectors.modbus.plan import Block
+from collectors.modbus.resolve import RESOLVER, Place
+
+if TYPE_CHECKING:
+    from pymodbus.framer import FramerSocket
+    from pymodbus.pdu import DecodePDU, ModbusPDU
+
+SILENT_TIMES = 3
+"""Time-outs in a row of every unit after which the connection is given up."""
+USER_TIMEOUT_MS = 10_000
+"""Sent data that the other side's kernel does not confirm for so long ends the connection (TCP_USER_TIMEOUT)."""
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+
+_HEADER = 8
+"""Bytes of the MBAP header and the function code."""
+_LENGTHS = range(3, 255)
+"""What the header's length field may say: unit, function, at least one byte; at most 253 bytes of PDU and the unit."""
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
+
+
+class NoAnswer(Exception):
+    """The unit did not answer this request in time; the connection stays."""
+
+
+class DeviceException(Exception):
+    """The device answered with an exception.
+
+    Args:
+        code: 1 illegal function, 2 illegal address, 3 illegal value, 4 failure, 6 busy, 10 and 11 gateway, ...
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exception {code}")
+        self.code = code
+
+
+class LinkLost(Exception):
+    """The connection is gone; `cause` and `text` as in `collectors.api.CollectorError`."""
+
+    def __init__(self, reason: str, cause: str, text: str, detail: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.cause = cause
+        self.text = text
+        self.detail = detail
+
+    def again(self) -> LinkLost:
+        """The same without the traceback of an earlier `raise`."""
+        return LinkLost(self.reason, self.cause, self.text, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A read, built once and sent often.
+
+    Attributes:
+        function: 1 to 4.
+        pdu: function code, offset and count as they go over the wire.
+        size: bytes of data that the reply must carry.
+    """
+
+    function: int
+    pdu: bytes
+    size: int
+
+
+def read_request(block: Block) -> Request:
+    """Return the request that reads a block."""
+    from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
+    from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
+
+    classes: dict[str, type[ModbusPDU]] = {
+        "coil": ReadCoilsRequest,
+        "discrete": ReadDiscreteInputsRequest,
+        "holding": ReadHoldingRegistersRequest,
+        "input": ReadInputRegistersRequest,
+    }
+    pdu = classes[block.area](address=block.offset, count=block.count)
+    return Request(pdu.function_code, bytes([pdu.function_code]) + pdu.encode(), block.payload)
+
+
+@cache
+def _codec() -> tuple[FramerSocket, DecodePDU]:
+    """pymodbus's framer and decoder, which keep no state; replies to reads keep their raw bytes."""
+    from pymodbus.framer import FramerSocket
+    from pymodbus.pdu import DecodePDU, ModbusPDU
+
+    # Every reply that does not fit would be an error of its own in the log; we log changes of state.
+    logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
+
+    def decode(self: ModbusPDU, data: bytes) -> None:
+        self.data = data  # type: ignore[attr-defined]  # the class below is made for it
+
+    def text(self: ModbusPDU) -> str:
+        return "raw reply"  # pymodbus formats every reply for its debug log, whether that is on or not
+
+    decoder = DecodePDU(False)
+    for function in (1, 2, 3, 4):
+        decoder.register(
+            type(f"RawReply{function}", (ModbusPDU,), {"function_code": function, "decode": decode, "__str__": text})
+        )
+    return FramerSocket(decoder), decoder
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The request that waits for its reply."""
+
+    transaction: int
+    unit: int
+    request: Request
+    reply: asyncio.Future[bytes]
+
+
+class Link(asyncio.Protocol):
+    """A connection to one address, used by one request at a time. Made by `connect`."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.dropped = 0
+        """Replies that came after their request had ended."""
+        self._framer, self._decoder = _codec()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._lost: LinkLost | None = None
+        self._rest = b""
+        self._pending: _Pending | None = None
+        self._transaction = random.randrange(1, 0x10000)
+        self._sent = 0
+        self._silent: dict[int, int] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests may be sent."""
+        return self._lost is None and self._transport is not None and not self._transport.is_closing()
+
+    async def read(self, unit: int, request: Request, timeout: float) -> bytes:
+        """Return the data of the reply, exactly `request.size` bytes.
+
+        A cancelled call takes the connection with it: the device may still answer, and nobody may be sent in between.
+
+        Raises:
+            NoAnswer: nothing complete came within `timeout` seconds.
+            DeviceException: the device refused.
+            LinkLost: the connection ended, or was closed because of what came.
+        """
+        if self._lost is not None or self._transport is None:
+            raise (self._lost or _closed_by_us()).again()
+        if self._pending is not None:
+            raise RuntimeError("requests on one connection overlap")
+        self._transaction = self._transaction % 0xFFFF + 1
+        self._sent += 1
+        reply: asyncio.Future[bytes] = self._loop.create_future()
+        self._pending = _Pending(self._transaction, unit, request, reply)
+        timer = self._loop.call_later(timeout, _expire, reply)
+        self._transport.write(self._framer.encode(request.pdu, unit, self._transaction))
+        try:
+            data = await reply
+        except NoAnswer:
+            self._note_silence(unit)
+            raise
+        except DeviceException:
+            self._silent[unit] = 0
+            raise
+        except asyncio.CancelledError:
+            self._lose(_closed_by_us())
+            raise
+        finally:
+            timer.cancel()
+            self._pending = None
+        self._silent[unit] = 0
+        return data
+
+    async def close(self) -> None:
+        """Close the connection; returns when the socket is closed. Safe twice."""
+        self._lose(_closed_by_us())
+        if self._transport is not None:
+            await asyncio.shield(self._closed)
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Split what came into replies; what is incomplete stays until the rest comes, across requests."""
+        if self._lost is not None:
+            return
+        data = self._rest + data if self._rest else bytes(data)
+        while len(data) >= _HEADER:
+            if data[2:4] != b"\0\0" or int.from_bytes(data[4:6], "big") not in _LENGTHS:
+                self._violation(f"no Modbus TCP: {data[:12].hex(' ')}")
+                return
+            used, unit, transaction, pdu = self._framer.decode(data)
+            if not used:
+                break
+            data = data[used:]
+            self._take(transaction, unit, pdu)
+            if self._lost is not None:
+                return
+        self._rest = data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended, for whatever reason."""
+        if isinstance(exc, TimeoutError):
+            lost = LinkLost("timeout", "no_answer", f"{self.where} no longer answers: the connection broke off")
+        else:
+            lost = LinkLost("not-connected", "closed_by_peer", f"{self.where} closed the connection")
+        self._lose(lost)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    # -- replies -------------------------------------------------------------------------------------------------
+
+    def _take(self, transaction: int, unit: int, pdu: bytes) -> None:
+        pending = self._pending
+        if pending is None or transaction != pending.transaction or pending.reply.done():
+            # A reply to an earlier request: too late or twice. Never one of a transaction that was not begun.
+            if transaction and (self._transaction - transaction) % 0xFFFF < min(self._sent, 0x8000):
+                self.dropped += 1
+            else:
+                self._violation(f"transaction {transaction} was never asked for")
+            return
+        request = pending.request
+        if unit != pending.unit:
+            self._violation(f"unit {unit} answered instead of {pending.unit}")
+            return
+        reply = self._decoder.decode(pdu)
+        if reply is None:
+            self._violation(f"not a reply to a read: {pdu[:12].hex(' ')}")
+        elif reply.function_code == request.function | 0x80 and len(pdu) == 2:
+            pending.reply.set_exception(DeviceException(reply.exception_code))
+        elif reply.function_code != request.function:
+            self._violation(f"function {reply.function_code} answered instead of {request.function}")
+        elif pdu[1] != request.size or len(pdu) != request.size + 2:
+            self._violation(f"{pdu[1]} bytes announced and {len(pdu) - 2} came instead of {request.size}")
+        else:
+            pending.reply.set_result(cast("bytes", reply.data)[1:])  # type: ignore[attr-defined]  # see _codec
+
+    def _violation(self, detail: str) -> None:
+        text = f"{self.where} sent what is no reply to the request ({detail}): connection closed, nothing taken over"
+        self._lose(LinkLost("decode", "bad_reply", text, detail))
+
+    def _note_silence(self, unit: int) -> None:
+        self._silent[unit] = self._silent.get(unit, 0) + 1
+        if min(self._silent.values()) >= SILENT_TIMES:
+            text = f"{self.where}: no unit answered {SILENT_TIMES} times in a row: connection closed"
+            self._lose(LinkLost("timeout", "no_answer", text))
+
+    def _lose(self, lost: LinkLost) -> None:
+        """Give the connection up; the first reason stays."""
+        if self._lost is None:
+            self._lost = lost
+            self._rest = b""
+        if self._pending is not None and not self._pending.reply.done():
+            self._pending.reply.set_exception(self._lost.again())
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _expire(reply: asyncio.Future[bytes]) -> None:
+    if not reply.done():
+        reply.set_exception(NoAnswer())
+
+
+def _closed_by_us() -> LinkLost:
+    return LinkLost("not-connected", "closed", "the connection was closed here")
+
+
+# -- connecting ----------------------------------------------------------------------------------------------------
+
+
+async def connect(host: str, port: int, where: str, timeout: float) -> Link:
+    """Connect within `timeout` seconds, look-up of the name included; each address of the name is tried once.
+
+    Raises:
+        Unavailable: with the cause.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    try:
+        places = await RESOLVER.resolve(host, port, timeout)
+    except (socket.gaierror, TimeoutError) as error:
+        why = "no answer from the name server" if isinstance(error, TimeoutError) else error.strerror
+        text = f"the name {host} cannot be resolved ({why}): check it, or write the address in numbers"
+        raise Unavailable("not-connected", "name_unknown", text, host=host) from error
+    failure: OSError = TimeoutError()
+    for index, place in enumerate(places):
+        share = (deadline - loop.time()) / (len(places) - index)
+        try:
+            async with asyncio.timeout(max(share, 0.001)):
+                return await _connect_to(place, where)
+        except OSError as error:  # TimeoutError is one: the deadline's, or the kernel's ETIMEDOUT
+            failure = error
+    raise _unreachable(failure, where, timeout) from failure
+
+
+async def _connect_to(place: Place, where: str) -> Link:
+    loop = asyncio.get_running_loop()
+    family, address = place
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        await loop.sock_connect(sock, address)
+        _, link = await loop.create_connection(lambda: Link(where), sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return link
+
+
+def _unreachable(error: OSError, where: str, timeout: float) -> Unavailable:
+    if isinstance(error, TimeoutError):
+        cause, text = "connect_timeout", f"no answer from {where} within {timeout:g} s: is it on, is the network up?"
+    elif isinstance(error, ConnectionRefusedError):
+        cause, text = "refused", f"{where} refused the connection: is Modbus TCP enabled there, on this port?"
+    elif error.errno in _NO_ROUTE:
+        cause, text = "no_route", f"no way to {where} ({error.strerror}): check cable, address and network mask"
+    else:
+        cause, text = "no_route", f"{where} cannot be reached: {error.strerror or error}"
+    return Unavailable("not-connected", cause, text, where=where)

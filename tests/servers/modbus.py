@@ -1,0 +1,281 @@
+"""A real Modbus TCP server (pymodbus) in a child process on a free loopback port, driven line by line over its stdin.
+
+    with ModbusServer(units=(1, 4)) as server:
+        server.set("holding", 0, [1, 2, 3])            # unit 1 unless said
+        server.refuse("holding", 100, 101, code=2)     # a request that touches 100 gets exception 2
+        server.delay(0.2, unit=4)                      # answers late
+        server.stop(); server.start()                  # same port; clients are disconnected
+
+Every unit has 65,536 addresses in each of the four areas, all zero. `freeze` stops the process (half-open connections),
+`seen` tells which function codes arrived and how many connections stood at once. Starting takes about a second, `stop`
+and `start` milliseconds: share one in a module fixture and call `reset` before each test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+START_S = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+READ = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What arrived since the last `reset`.
+
+    Attributes:
+        functions: function code -> requests.
+        requests: (unit, function, address, count), the newest last, at most 10,000.
+        connections: made; `open` of them stand now, at most `peak` stood at once.
+    """
+
+    functions: dict[int, int]
+    requests: list[tuple[int, int, int, int]]
+    connections: int
+    open: int
+    peak: int
+
+
+class ModbusServer:
+    """A server process.
+
+    Args:
+        units: unit ids that answer; others are refused with exception 11, as by a gateway.
+        port: default a free one.
+    """
+
+    def __init__(self, units: Iterable[int] = (1,), port: int = 0) -> None:
+        self.units = tuple(units)
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As in the configuration."""
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen; the first time on a free port unless one was given, then on the same."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.servers.modbus", *map(str, self.units)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=ROOT,
+            )
+        self.port = self.call("start", port=self.port)
+
+    def stop(self) -> None:
+        """Disconnect all clients and stop listening; values stay."""
+        self.call("stop")
+
+    def reset(self) -> None:
+        """Listen, with all values zero and nothing seen, refused or delayed; clients are disconnected."""
+        self.call("reset")
+        self.start()
+
+    def set(self, area: str, offset: int, values: Sequence[int | bool], unit: int = 1) -> None:
+        """Put values into registers (0..65535) or bits."""
+        self.call("set", unit=unit, area=area, offset=offset, values=list(values))
+
+    def set_struct(self, area: str, offset: int, layout: str, *values: float, unit: int = 1) -> None:
+        """Put numbers into registers, as `struct` packs them."""
+        data = struct.pack(layout, *values)
+        self.set(area, offset, struct.unpack(f">{len(data) // 2}H", data), unit)
+
+    def refuse(self, area: str, first: int, last: int, code: int, unit: int = 1) -> None:
+        """Answer requests that touch first..last with an exception; code 0 = answer again."""
+        self.call("refuse", unit=unit, area=area, first=first, last=last, code=code)
+
+    def delay(self, seconds: float, unit: int = 1) -> None:
+        """Answer so much later from now on."""
+        self.call("delay", unit=unit, seconds=seconds)
+
+    def seen(self) -> Seen:
+        """What arrived."""
+        found = self.call("seen")
+        found["functions"] = {int(code): count for code, count in found["functions"].items()}
+        found["requests"] = [tuple(request) for request in found["requests"]]
+        return Seen(**found)
+
+    def freeze(self) -> None:
+        """Stop the process as it is: connections stand, nothing answers."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process; `start` begins a new one on the same port."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(10)
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def call(self, do: str, **arguments: Any) -> Any:
+        """Send one command to the child and return its answer."""
+        process = self._process
+        assert process is not None, "start first"
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], START_S)
+        line = process.stdout.readline() if ready else b""
+        if not line:
+            raise RuntimeError(f"the Modbus server did not answer {do}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["ok"]
+
+    def __enter__(self) -> ModbusServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+class _Child:
+    """The side of the child process: pymodbus's server over a store of our own.
+
+    pymodbus's simulated devices give wrong bits from separate tables of coils (3.16), so they are not used.
+    """
+
+    def __init__(self, units: Sequence[int]) -> None:
+        self.units = units
+        self.server: Any = None
+        self.forget()
+
+    def forget(self) -> None:
+        self.values = {(unit, code): [0] * 65536 for unit in self.units for code in READ.values()}
+        self.refused: list[tuple[int, int, int, int, int]] = []
+        self.delays: dict[int, float] = {}
+        self.functions: Counter[int] = Counter()
+        self.requests: list[tuple[int, int, int, int]] = []
+        self.connections = self.open = self.peak = 0
+
+    async def start(self, port: int) -> int:
+        from pymodbus.server import ModbusTcpServer
+        from pymodbus.simulator import DataType, SimData, SimDevice
+
+        if self.server is not None:
+            return port
+        unused = SimDevice(1, [SimData(0, count=1, values=0, datatype=DataType.REGISTERS)])
+        self.server = ModbusTcpServer(
+            unused, address=("127.0.0.1", port), trace_pdu=self._pdu, trace_connect=self._connect
+        )
+        self.server.context = self
+        await self.server.serve_forever(background=True)
+        bound: int = self.server.transport.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        server, self.server = self.server, None
+        if server is not None:
+            transport = server.transport
+            await server.shutdown()
+            await transport.wait_closed()
+
+    async def reset(self) -> None:
+        await self.stop()
+        self.forget()
+
+    async def set(self, unit: int, area: str, offset: int, values: list[int]) -> None:
+        self.values[unit, READ[area]][offset : offset + len(values)] = values
+
+    async def refuse(self, unit: int, area: str, first: int, last: int, code: int) -> None:
+        self.refused = [rule for rule in self.refused if rule[:4] != (unit, READ[area], first, last)]
+        if code:
+            self.refused.append((unit, READ[area], first, last, code))
+
+    async def delay(self, unit: int, seconds: float) -> None:
+        self.delays[unit] = seconds
+
+    async def seen(self) -> dict[str, Any]:
+        return {
+            "functions": self.functions,
+            "requests": self.requests,
+            "connections": self.connections,
+            "open": self.open,
+            "peak": self.peak,
+        }
+
+    async def async_getValues(self, unit: int, function: int, address: int, count: int) -> Any:  # noqa: N802
+        """What pymodbus asks its data store."""
+        from pymodbus.constants import ExcCodes
+
+        if delay := self.delays.get(unit):
+            await asyncio.sleep(delay)
+        for its_unit, its_function, first, last, code in self.refused:
+            if (its_unit, its_function) == (unit, function) and address <= last and first < address + count:
+                return ExcCodes(code)
+        table = self.values.get((unit, function))
+        if table is None:
+            return ExcCodes.GATEWAY_NO_RESPONSE
+        found = table[address : address + count]
+        return found if len(found) == count else ExcCodes.ILLEGAL_ADDRESS
+
+    async def async_setValues(self, *_: Any) -> Any:  # noqa: N802
+        """Writes are counted and refused: nobody may write."""
+        from pymodbus.constants import ExcCodes
+
+        return ExcCodes.ILLEGAL_FUNCTION
+
+    def _pdu(self, sending: bool, pdu: Any) -> Any:
+        if not sending:
+            self.functions[pdu.function_code] += 1
+            self.requests.append((pdu.dev_id, pdu.function_code, pdu.address, pdu.count))
+            del self.requests[:-10_000]
+        return pdu
+
+    def _connect(self, connected: bool) -> None:
+        self.connections += connected
+        self.open += 1 if connected else -1
+        self.peak = max(self.peak, self.open)
+
+
+async def _serve(units: Sequence[int]) -> None:
+    import logging
+
+    logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
+    loop = asyncio.get_running_loop()
+    commands = asyncio.StreamReader(limit=2**24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    child = _Child(units)
+    while line := await commands.readline():  # the end of stdin is the end of the parent
+        request = json.loads(line)
+        try:
+            answer = {"ok": await getattr(child, request.pop("do"))(**request)}
+        except Exception as error:  # noqa: BLE001  # the parent raises it
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve([int(unit) for unit in sys.argv[1:]]))
