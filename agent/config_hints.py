@@ -1,12 +1,15 @@
 """Where people stumble: the key they wrote, and the key that this configuration has.
 
-Pure tables. May import: the standard library.
+Pure tables. May import: the standard library, `agent.mistakes`.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection
+
+from agent.mistakes import nearest
 
 # What people write -> what they mean, in the order of likelihood; the first that is known where they wrote it counts.
 _MEANT: dict[str, tuple[str, ...]] = {
@@ -75,6 +78,51 @@ _NEEDLESS = {
 }
 
 
+# Values of a list of valid ones, as PLC programs and other tools name them.
+_SYNONYMS = {
+    "real": "float32", "float": "float32", "single": "float32", "lreal": "float64", "double": "float64",
+    "int": "int16", "short": "int16", "word": "uint16", "uint": "uint16", "ushort": "uint16", "dint": "int32",
+    "long": "int32", "udint": "uint32", "dword": "uint32", "ulong": "uint32", "lint": "int64", "ulint": "uint64",
+    "lword": "uint64", "boolean": "bool", "bit": "bool", "bcd": "bcd16", "text": "sentences", "char": "string",
+    "big": "ABCD", "big_endian": "ABCD", "little": "DCBA", "little_endian": "DCBA", "cn": "zh", "zh_cn": "zh",
+    "chinese": "zh", "中文": "zh", "english": "en", "en_us": "en", "4": "3.1.1", "3": "3.1.1", "311": "3.1.1",
+    "v5": "5", "5.0": "5", "mqttv5": "5", "mqtt5": "5", "warn": "warning", "fifo": "in-order",
+}  # fmt: skip
+_TIME_UNITS = {
+    "ms": ("ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "毫秒"),
+    "s": ("s", "sec", "secs", "second", "seconds", "秒", "秒钟"),
+    "min": ("min", "mins", "minute", "minutes", "分", "分钟"),
+    "h": ("h", "hr", "hrs", "hour", "hours", "时", "小时"),
+    "d": ("d", "day", "days", "天", "日"),
+}  # fmt: skip
+_SIZE_UNITS = {
+    "KB": ("k", "kb"), "MB": ("m", "mb"), "GB": ("g", "gb"), "KiB": ("kib",), "MiB": ("mib",), "GiB": ("gib",),
+}  # fmt: skip
+_WITH_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([^\W\d_]+)\.?\s*")
+
+
+def meant_value(text: str, valid: Collection[str]) -> str | None:
+    """Return the valid value that was probably meant by `text`, or None."""
+    synonym = _SYNONYMS.get(text.casefold().replace("-", "_"))
+    return synonym if synonym in valid else nearest(text, valid)
+
+
+def unit_hint(text: str, *, of_time: bool) -> str:
+    """Return `; did you mean ...` for a duration or size whose unit is written in another way, or nothing."""
+    match = _WITH_UNIT.fullmatch(text)
+    if match is not None:
+        for unit, words in (_TIME_UNITS if of_time else _SIZE_UNITS).items():
+            if match[2].casefold() in words:
+                return f"; did you mean {match[1]} {unit}?"
+    return plain_hint(text)
+
+
+def plain_hint(text: str) -> str:
+    """Return `; type ...` for a text in full-width letters or with blanks that are none, or nothing."""
+    plain = unicodedata.normalize("NFKC", text).strip()
+    return f"; type it in plain letters: {plain}" if plain != text.strip(" ") and plain.isascii() else ""
+
+
 def unknown_key_hint(key: str, known: Collection[str]) -> str | None:
     """Return `; did you mean ...` for a key that people use elsewhere, or None if nothing is known about it.
 
@@ -82,6 +130,8 @@ def unknown_key_hint(key: str, known: Collection[str]) -> str | None:
         key: the unknown key.
         known: the keys that are valid where it stands.
     """
+    if (hint := plain_hint(key)) and unicodedata.normalize("NFKC", key).strip() in known:
+        return hint
     word = key.casefold().replace("-", "_")
     if word in _NEEDLESS:
         return f"; {_NEEDLESS[word]}"
@@ -109,4 +159,4 @@ def value_hint(key: str, text: str) -> str:
         return "; write the number alone"
     if re.fullmatch(r"[-+]?0\d+", text):
         return "; without leading zeros"
-    return ""
+    return plain_hint(text)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.config_document import Document, Found, Loc
-from agent.config_hints import unknown_key_hint, value_hint
+from agent.config_hints import meant_value, plain_hint, unit_hint, unknown_key_hint, value_hint
 from agent.config_model import AgentConfig
 from agent.config_reader import Shape, model_at, shape_at, shapes_of, unsupported_of
 from agent.mistakes import did_you_mean, nearest, one_of, quote
@@ -110,7 +110,8 @@ def _tell_missing(document: Document, loc: Loc, model: type[BaseModel], base: Lo
         refused = unsupported_of(here) if here is not None else {}
         if any(f"{key}:" in refused.get(stranger, "") for stranger in strangers):
             return  # the key of a later version is told, with this one as what to write instead
-    document.tell(loc, f"'{key}:' is missing")
+    what = here.model_fields[key].description if here is not None and key in here.model_fields else None
+    document.tell(loc, f"'{key}:' is missing{f' ({what})' if what else ''}")
 
 
 def _points_at(stranger: str, key: str) -> bool:
@@ -146,7 +147,7 @@ def _say(error: ErrorDetails, found: Found, shape: Shape) -> str:
     if kind == "literal_error":
         valid = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         text = found.node.text if isinstance(found.node, Scalar) else ""
-        near = nearest(text, valid) if text else None
+        near = meant_value(text, valid) if text else None
         meant = f"; did you mean '{near}'?" if near else ""
         return f"expected {one_of(valid) if valid else context.get('expected')}, got {came}{meant}"
     if kind in _BOUNDS:
@@ -163,6 +164,10 @@ def _say(error: ErrorDetails, found: Found, shape: Shape) -> str:
         message = message.removeprefix("Value error, ")
     if isinstance(found.node, Scalar) and found.complete:
         shown = found.node.text
+        if kind in {"duration", "size"}:
+            message += unit_hint(shown, of_time=kind == "duration")
+        elif not shown.isascii():
+            message += plain_hint(shown)
         if shown and shown in message:
             return message
         return f"{message}, got {came}" if "; " not in message else f"{message} (got {came})"
@@ -186,7 +191,8 @@ def _type_hint(document: Document, loc: Loc) -> str:
     found = document.find(loc)
     node = found.node
     if not isinstance(node, Scalar):
-        return ""
+        a_product = loc[-1] == "scale" and isinstance(node, Sequence)
+        return "; a product of factors is not supported yet: write the number" if a_product else ""
     if not node.plain and node.text and not isinstance(Scalar(0, 0, node.text).value(), str):
         return "; remove the quotes"
     return value_hint(str(loc[-1]) if loc else "", node.text)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import config_model, reference, secret_files, topics
+from agent import config_hints, config_model, reference, secret_files, topics
 from agent.config import AgentConfig, FileUnusable, Loaded, fingerprint, load, read_secret
 from agent.yaml_source import Mapping, Node, Scalar, Sequence, parse
 from collectors.registry import BUILT_IN, collector_type
@@ -412,6 +412,18 @@ def test_no_mutation_of_a_good_file_crashes_the_loader(
         assert mistake.column >= 1
         assert mistake.message
         assert "\n" not in str(mistake)
+
+
+def test_words_that_people_use_elsewhere() -> None:
+    types = ("int16", "float32", "float64", "string")
+    assert config_hints.meant_value("REAL", types) == "float32"
+    assert config_hints.meant_value("Double", types) == "float64"
+    assert config_hints.meant_value("flot32", types) == "float32"
+    assert config_hints.meant_value("REAL", ("a", "b")) is None
+    assert config_hints.unit_hint("5 分钟", of_time=True) == "; did you mean 5 min?"
+    assert config_hints.unit_hint("2gb", of_time=False) == "; did you mean 2 GB?"
+    assert config_hints.unit_hint("2 gb", of_time=True) == ""
+    assert config_hints.unknown_key_hint("\u3000site", ["site"]) == "; type it in plain letters: site"
 
 
 def test_stock_names_are_lower_case() -> None:

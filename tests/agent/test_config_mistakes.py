@@ -55,7 +55,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "missing keys": (
         "gateway: gw-1\nlabel: x\n",
-        ["1:1: devices: 'devices:' is missing", "1:1: mqtt: 'mqtt:' is missing", "1:1: site: 'site:' is missing"],
+        [
+            "1:1: devices: 'devices:' is missing (what is read)",
+            "1:1: mqtt: 'mqtt:' is missing (where readings go)",
+            "1:1: site: 'site:' is missing (the plant; part of topics)",
+        ],
     ),
     "missing in a device": (
         HEAD + "devices:\n  - {name: box}\n  - {type: host}\n",
@@ -153,8 +157,9 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "durations and sizes": (
         HEAD + "defaults: {interval: 1 sec}\nbuffer: {max_size: 1 gb, commit_interval: -1 s}\n" + BOX,
         [
-            "4:22: defaults.interval: expected a duration such as 500 ms, 1 s, 5 min, 1 h or 7 d",
-            "5:20: buffer.max_size: expected a size such as 60 KB, 64 MB, 1 GB or 512 MiB",
+            "4:22: defaults.interval: expected a duration such as 500 ms, 1 s, 5 min, 1 h or 7 d, or a number of "
+            "seconds; did you mean 1 s? (got '1 sec')",
+            "5:20: buffer.max_size: expected a size such as 60 KB, 64 MB, 1 GB or 512 MiB; did you mean 1 GB?",
             "5:43: buffer.commit_interval: expected a duration",
         ],
     ),
@@ -165,6 +170,24 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "nothing after the colon": (
         "site:\ngateway: gw-1\nmqtt:\n  url:\n" + BOX,
         ["1:6: site: expected a text, got nothing", "4:7: mqtt.url: expected a text, got nothing"],
+    ),
+    "words of PLC programs": (
+        HEAD + PRESS + "    word_order: big-endian\n"
+        "    tags: [{name: t, address: 40001, type: REAL, scale: [0.1, x]}]\n",
+        [
+            "8:17: devices[press].word_order: expected ABCD, CDAB, BADC or DCBA, got 'big-endian'; did you mean 'ABCD'",
+            "9:44: devices[press].tags[t].type: expected bool, int16, ",
+            "9:57: devices[press].tags[t].scale: expected a number, got a list; a product of factors is not supported",
+        ],
+    ),
+    "full-width letters": (
+        HEAD + "ｌａｂｅｌ: x\nbuffer: {replay_rate: １００, commit_interval: 5 秒}\n" + BOX,
+        [
+            "4:1: ｌａｂｅｌ: unknown key 'ｌａｂｅｌ'; type it in plain letters: label",
+            "5:23: buffer.replay_rate: expected a number, got '１００'; type it in plain letters: 100",
+            "5:45: buffer.commit_interval: expected a duration such as 500 ms, 1 s, 5 min, 1 h or 7 d, or a number of "
+            "seconds; did you mean 5 s?",
+        ],
     ),
     "limits": (
         HEAD + PRESS + "    tags: [{name: t, address: 40001, type: int16, min: 5, max: 1, decimals: 20}]\n",
