@@ -58,7 +58,7 @@ class Outcome:
     def exit_code(self, ledger: Ledger) -> int:
         """0 when every message arrived and every device delivered, else 1."""
         silent = self.awaited and not all(delivered(ledger, name) for name in DEVICES)
-        return int(bool(ledger.lost or silent or self.failure or self.first_after is None))
+        return int(bool(ledger.lost or silent or self.failure))
 
 
 def delivered(ledger: Ledger, device: str) -> bool:
@@ -73,6 +73,9 @@ def run_demo(seconds: float | None, wanted: BrokerName | None = None) -> int:
         seconds: end so long after the first reading (and not before every device has delivered, within limits);
             None = at Ctrl-C.
         wanted: the broker to use; None = mosquitto if installed, else amqtt.
+
+    Raises:
+        KeyboardInterrupt: a signal came before there was anything to give an account of, or a second one.
     """
     begun = time.monotonic()
     texts = Texts(language_of(os.environ))
@@ -85,11 +88,12 @@ def run_demo(seconds: float | None, wanted: BrokerName | None = None) -> int:
         return 2
     ledger = Ledger()
     inbox: Inbox = SimpleQueue()
-    with TemporaryDirectory(prefix="shopfloor-demo-") as directory, stop_on_signals(lambda: inbox.put(None)):
+    with TemporaryDirectory(prefix="shopfloor-demo-") as directory:
         plant = Plant(Path(directory), texts.language, broker_name)
         show = Show(plant, ledger, inbox, texts, begun)
         try:
-            outcome = show.run(seconds)
+            with stop_on_signals(show.stop):
+                outcome = show.run(seconds)
         except ChildFailed as failure:
             outcome = show.outcome(failure)
         finally:
@@ -143,11 +147,21 @@ class Show:
             with ExitStack() as stack:
                 self._watch(self._view(stack), seconds)
             print(self._texts("stopping"), flush=True)
-            self._plant.stop_agent()
+            self._plant.stop_agent(came_up=bool(self.board.agent_state))
             self._hear_last_words()
         finally:
             self._subscriber.stop()
         return self.outcome()
+
+    def stop(self) -> None:
+        """End the run soon; called by signal handlers.
+
+        Raises:
+            KeyboardInterrupt: it has hardly begun.
+        """
+        if self._agent_at is None:
+            raise KeyboardInterrupt
+        self._inbox.put(None)
 
     def outcome(self, failure: ChildFailed | None = None) -> Outcome:
         """How it went so far."""
@@ -173,8 +187,8 @@ class Show:
         except OSError as error:
             raise ChildFailed(self._plant.broker_name, None, str(error)) from error
         say("agent")
-        self._plant.start_agent()
         self._agent_at = time.monotonic()
+        self._plant.start_agent()
         print(texts("listen"), *listen_command(self._plant.broker_port), flush=True)
 
     def _view(self, stack: ExitStack) -> View:
@@ -251,7 +265,7 @@ def summary(outcome: Outcome, ledger: Ledger, board: Board, texts: Texts) -> str
         key = "not_ready" if failure.code is None else "died"
         lines += [texts(key, what=what, code=failure.code, seconds=outcome.seconds), failure.log, ""]
     after = "after" if outcome.first_after is not None else "after_nothing"
-    lines.append(f"{texts('summary')} {texts(after, seconds=outcome.seconds, first=outcome.first_after)}")
+    lines.append(texts("summary", text=texts(after, seconds=outcome.seconds, first=outcome.first_after)))
     names = [f"{view.name} {view.label}".rstrip() for view in board.devices.values()]
     column = max(map(width, names), default=0)
     for name, view in zip(names, board.devices.values(), strict=True):
@@ -265,6 +279,6 @@ def summary(outcome: Outcome, ledger: Ledger, board: Board, texts: Texts) -> str
     lines.append("  " + texts("total", messages=ledger.messages, values=ledger.values, lost=lost, duplicates=repeated))
     if outcome.interruptions:
         lines.append("  " + texts("watch_lost"))
-    if not lost and outcome.exit_code(ledger) == 0:
+    if ledger.messages and outcome.exit_code(ledger) == 0:
         lines.append("  " + texts("fine"))
     return "\n".join(lines)

@@ -201,7 +201,7 @@ class Table:
         return lines[: max(0, room)]
 
     def _device(self, device: DeviceView, chosen: Layout, count: int, now_ms: int) -> list[str]:
-        names = [device.name, device.label, device.state]
+        names = [device.name, device.label, self._texts.state(device.state)]
         colours: list[tuple[Colour, ...]] = [("bold", "cyan"), (), _STATE_COLOURS.get(device.state, ("dim",))]
         shown = list(device.tags.items())
         hidden = len(shown) - count

@@ -39,7 +39,7 @@ _EN = {
     "listen": "listen along:",
     "leave": "Ctrl-C ends",
     "file": "configuration: {path}",
-    "summary": "Summary:",
+    "summary": "Summary: {text}",
     "after": "{seconds:.0f} s, first reading after {first:.1f} s",
     "after_nothing": "{seconds:.0f} s, no reading came",
     "readings": "{values} readings in {messages} messages",
@@ -86,7 +86,7 @@ _ZH = {
     "listen": "旁听命令：",
     "leave": "按 Ctrl-C 结束",
     "file": "配置文件：{path}",
-    "summary": "小结：",
+    "summary": "小结：{text}",
     "after": "历时 {seconds:.0f} 秒，{first:.1f} 秒后收到首个数据",
     "after_nothing": "历时 {seconds:.0f} 秒，未收到数据",
     "readings": "{values} 个数据，{messages} 条消息",
@@ -101,6 +101,19 @@ _ZH = {
     "watch_lost": "演示的订阅端与服务器断开，统计可能不完整。",
 }
 
+_STATES_ZH = {
+    "online": "在线",
+    "stopped": "已停止",
+    "lost": "失联",
+    "starting": "启动中",
+    "ok": "正常",
+    "degraded": "部分异常",
+    "bad": "异常",
+    "misconfigured": "配置有误",
+    "paused": "已暂停",
+    "off": "已停用",
+}
+
 
 class Texts:
     """The texts of one language."""
@@ -112,6 +125,10 @@ class Texts:
     def __call__(self, key: str, **facts: object) -> str:
         """The text of this key with its facts filled in."""
         return self._texts[key].format(**facts)
+
+    def state(self, word: str) -> str:
+        """A state of the agent or of a device, as the status message spells it."""
+        return _STATES_ZH.get(word, word) if self.language == "zh" else word
 
 
 def language_of(environment: Mapping[str, str]) -> Language:

@@ -73,7 +73,7 @@ def counters(scene: Scene, texts: Texts, now: float) -> list[str]:
         texts("lost", n=ledger.lost),
         texts("duplicates", n=ledger.duplicates),
         texts("broker_state", name=scene.broker, where=f"127.0.0.1:{scene.port}", state=state),
-        texts("agent_state", state=scene.board.agent_state or "-"),
+        texts("agent_state", state=texts.state(scene.board.agent_state or "-")),
     ]
 
 
