@@ -184,7 +184,7 @@ class SharedResource(Protocol):
     """What several devices share: a line, a connection."""
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Give everything back. Whoever asks for the resource meanwhile is given this one: it can be used again."""
 
 
 class Lease(Generic[R]):
@@ -218,11 +218,15 @@ class Context:
 
         async def release() -> None:
             held, count = self._shared[key]
+            self._shared[key] = (held, count - 1)
             if count > 1:
-                self._shared[key] = (held, count - 1)
                 return
-            del self._shared[key]
-            await held.close()
+            try:
+                await held.close()
+            finally:
+                # Whoever came during the close was given the same resource: there are never two of one key.
+                if self._shared.get(key) == (held, 0):
+                    del self._shared[key]
 
         return Lease(resource, release)
 
