@@ -36,15 +36,21 @@ def find_file(name: str, beside: Path, *, secret: bool = False) -> Path:
     if "\x00" in name:
         raise FileUnusable("a file name cannot contain a NUL character")
     places = [place for place in (_credentials_directory(), SECRETS_DIRECTORY, beside) if place]
+    closed: str | None = None
     for place in places:
         candidate = place / name
         try:
-            if candidate.exists():
-                return candidate.absolute()
-        except PermissionError as error:
-            raise FileUnusable(f"{error.filename} may not be read by this user: run as the service's user") from None
+            candidate.stat()
+        except PermissionError:
+            closed = closed or str(candidate)  # an ordinary user who checks may still find it beside the file
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except OSError as error:
-            raise FileUnusable(f"{candidate}: {error.strerror}") from None
+            raise FileUnusable(f"cannot be looked up in {place}: {error.strerror}") from None
+        else:
+            return candidate.absolute()
+    if closed is not None:
+        raise FileUnusable(f"{closed} may not be read by this user: run the command as the service's user")
     if secret:
         searched = ", ".join(str(place) for place in places)
         raise FileUnusable(f"there is no file of this name in {searched}; the secret itself stands in the file")
