@@ -42,7 +42,7 @@ def find_file(name: str, beside: Path, *, secret: bool = False) -> Path:
         try:
             candidate.stat()
         except PermissionError:
-            closed = closed or str(candidate)  # an ordinary user who checks may still find it beside the file
+            closed = closed or str(place)  # an ordinary user who checks may still find it beside the file
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
