@@ -7,7 +7,7 @@ the places: `head` (not yet committed), `held` (committed, and in memory), `dele
 Order: `order` rises with every append, over all runs; a row's id on disk is its run's base + seq. Everything that is
 only on disk and not yet read in this session lies above `cursor` and below whatever is in the live lane.
 
-Pure: no asyncio, no I/O, no clock. May import: the standard library, `agent.message`, `agent.buffer.gaps`.
+Pure: no asyncio, no I/O, no clock. May import: the standard library, `agent.message`, and of this package `gaps`, `records`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from agent.buffer.gaps import Gaps
-from agent.buffer.store import Page, StoredRun, ranges
+from agent.buffer.records import Page, StoredRun, ranges
 from agent.message import Message, ts_of
 
 OWN = 1 << 62
@@ -94,6 +94,7 @@ class Lanes:
         self._cursor = 0
         self._released_low = OWN
         self._suspect = False
+        self._uncertain: set[int] = set()  # uncommitted, but a failed commit may have left their rows
         self._disk_ts: int | None = None
 
     # -- counts --------------------------------------------------------------------------------------------------
@@ -365,6 +366,9 @@ class Lanes:
         else:
             del self.head[message.order]
             self.head_bytes -= len(message.body)
+            if message.order in self._uncertain:
+                self._uncertain.discard(message.order)
+                self.deleting[self.id_of(message)] = None
 
     # -- disk ----------------------------------------------------------------------------------------------------
 
@@ -393,6 +397,7 @@ class Lanes:
                 self.deleting[self.id_of(message)] = None
                 continue
             del self.head[message.order]
+            self._uncertain.discard(message.order)
             self.head_bytes -= len(message.body)
             message.stored = True
             self.held[message.order] = message
@@ -411,6 +416,8 @@ class Lanes:
         for message in batch:
             if message.place == Place.GONE:
                 self.deleting[self.id_of(message)] = None
+            else:
+                self._uncertain.add(message.order)
 
     def drop_oldest_uncommitted(self, limit: int) -> int:
         """Drop uncommitted messages, oldest first, until `limit` bytes are left; how many. Not those in flight."""
@@ -456,6 +463,7 @@ class Lanes:
         for tally in self._tallies:
             lost += self._lose(tally, reason)
         self.deleting.clear()
+        self._uncertain.clear()
         for message in self.held.values():
             message.stored = False
             self.head_bytes += len(message.body)

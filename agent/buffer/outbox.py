@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ import structlog
 
 from agent.buffer.lanes import HEAD_BYTES, PARK_S, Lanes
 from agent.buffer.lock import DataDirectoryInUse, DirectoryLock
-from agent.buffer.store import Done, Opened, Page, Store, StoreDamaged, StoreFailure, Work
+from agent.buffer.records import Done, Opened, Page, StoreDamaged, StoreFailure, Work
+from agent.buffer.store import Connect, Store
 from agent.buffer.worker import Outcome, Worker
 from agent.message import Heading, Message, encode, ts_of
 from collectors.api import Batch
@@ -73,6 +75,7 @@ class Outbox:
         clock: monotonic seconds; by it go intervals, retries and ages.
         wall: seconds since the epoch; a label only.
         retry_s: seconds between attempts while the store is degraded.
+        connect: opens the database; a test puts a faulty medium below it.
 
     Attributes:
         run: 16 hex digits, random.
@@ -94,6 +97,7 @@ class Outbox:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         retry_s: float = 10.0,
+        connect: Connect = sqlite3.connect,
     ) -> None:
         self.run = secrets.token_hex(8)
         self.state: State = "ok"
@@ -110,7 +114,12 @@ class Outbox:
         self._lock = DirectoryLock(directory)
         self._worker = Worker("outbox")
         self._store = Store(
-            directory, run=self.run, started_at=self._now_ms(), max_size=max_size, max_payload=max_payload
+            directory,
+            run=self.run,
+            started_at=self._now_ms(),
+            max_size=max_size,
+            max_payload=max_payload,
+            connect=connect,
         )
         self._lanes = Lanes(self.run, in_order=replay == "in-order")
         self._news = asyncio.Event()

@@ -7,28 +7,36 @@ a commit needs no new block of the volume; a row that is not what was written is
 Rows are numbered in order of append over all runs: a message's id is `base` of its run plus its seq, so run and seq
 need no columns, and a row whose body disagrees with its id is a damaged one.
 
-    StoreFailure
-    ├── StoreDamaged    SQLite says CORRUPT or NOTADB: only this sets a file aside
-    └── StoreNewer      written by a later version: left untouched
-
-May import: the standard library, `agent.buffer.room`, `agent.buffer.gaps`, `agent.message`.
+May import: the standard library, `agent.message`, and of this package `records`, `room`, `gaps`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import traceback
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.buffer import room
 from agent.buffer.gaps import Gap
+from agent.buffer.records import (
+    Done,
+    Opened,
+    Page,
+    Row,
+    StoreDamaged,
+    StoredRun,
+    StoreFailure,
+    StoreNewer,
+    Work,
+    ranges,
+)
 from agent.message import belongs
 
 SCHEMA = 1
@@ -60,130 +68,28 @@ CREATE TABLE spare (n INTEGER PRIMARY KEY, body BLOB);
 """
 
 
-class StoreFailure(Exception):
-    """The store cannot do this now.
-
-    Attributes:
-        reason: stable word: `disk-full` `io-error` `cannot-open` `read-only` `busy` `no-memory` `no-room` `damaged`
-            `newer` `failing`.
-    """
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-class StoreDamaged(StoreFailure):
-    """The file is not what was written."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("damaged", text)
-
-
-class StoreNewer(StoreFailure):
-    """The file was written by a later version of the agent."""
-
-    def __init__(self, found: int) -> None:
-        super().__init__("newer", f"{DATABASE} has format {found}, written by a newer version; this one knows {SCHEMA}")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """A run that has rows, or the one before this.
-
-    Attributes:
-        base: ids of its rows are above it, `base + seq`.
-        count: its rows.
-        first, last: lowest and highest id of its rows, 0 without any.
-        started_at, seen_at: ms UTC; `seen_at` when it last committed.
-        ended: `stopped`, `lost`, or None when it did not come to say.
-    """
-
-    run: str
-    base: int
-    count: int
-    first: int
-    last: int
-    started_at: int
-    seen_at: int
-    ended: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What was found.
-
-    Attributes:
-        base: of the own run.
-        runs: earlier runs with rows, oldest first, and the last one in any case.
-        gaps: not yet acknowledged ones, those of crashed runs included.
-        fresh: whether the file is new: nothing committed before is in it.
-        set_aside: the damaged file that was moved out of the way.
-        lost_runs: runs that had rows in it, as far as it could still be read.
-    """
-
-    base: int
-    runs: tuple[StoredRun, ...]
-    previous: StoredRun | None
-    gaps: tuple[Gap, ...]
-    fresh: bool
-    set_aside: Path | None = None
-    lost_runs: tuple[str, ...] = ()
-
-
-Row = tuple[int, str, str, bytes]
-"""id, device, group, canonical body."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One transaction: deletions first, then rows.
-
-    Attributes:
-        keep: ids that must not be dropped to make room: the outbox holds them.
-        gaps: the whole list of gaps, None = unchanged.
-        now: ms UTC, kept as the run's last sign of life.
-        end: `stopped` or `lost`: marks the own run as ended with all its messages in the store.
-    """
-
-    rows: Sequence[Row] = ()
-    delete: Sequence[int] = ()
-    keep: frozenset[int] = frozenset()
-    gaps: Sequence[tuple[str | None, int | None, int | None, str, bool]] | None = None
-    now: int = 0
-    end: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a transaction did besides what it was asked.
-
-    Attributes:
-        dropped: ids that went to make room, ascending.
-        full: whether room was made by dropping.
-        bytes_written: by the store's thread so far, as the kernel counts them.
-    """
-
-    dropped: tuple[int, ...]
-    full: bool
-    bytes_written: int
-
-
-@dataclass(slots=True)
-class Page:
-    """Rows in order, ids that cannot be read, the last id looked at, and whether nothing lies behind it."""
-
-    rows: list[Row] = field(default_factory=list)
-    bad: list[int] = field(default_factory=list)
-    last: int = 0
-    end: bool = True
+Connect = Callable[..., sqlite3.Connection]
 
 
 class Store:
-    """The database of one data directory."""
+    """The database of one data directory.
 
-    def __init__(self, directory: Path, *, run: str, started_at: int, max_size: int, max_payload: int) -> None:
+    Args:
+        connect: `sqlite3.connect`, or what puts a medium of its own below the database.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        run: str,
+        started_at: int,
+        max_size: int,
+        max_payload: int,
+        connect: Connect = sqlite3.connect,
+    ) -> None:
         self._directory = directory
+        self._connect = connect
         self._path = directory / DATABASE
         self._run = run
         self._started_at = started_at
@@ -245,7 +151,7 @@ class Store:
     def _open(self, known: Sequence[tuple[str, int]]) -> Opened:
         self._refuse_newer()
         # autocommit: transactions are written out; exclusive: no shared memory file, which a full disk could refuse.
-        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        connection = self._connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connection = connection
         connection.text_factory = bytes
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -253,7 +159,7 @@ class Store:
         if not 0 <= version < _PLAUSIBLE:
             raise StoreDamaged(f"format {version}")
         if version > SCHEMA:
-            raise StoreNewer(version)
+            raise StoreNewer(version, SCHEMA)
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != b"wal":
             raise StoreFailure("cannot-open", "the file system does not allow a write-ahead log")
         for setting in ("synchronous=FULL", "secure_delete=OFF", "cell_size_check=ON", "temp_store=MEMORY"):
@@ -292,7 +198,7 @@ class Store:
             return
         found = int.from_bytes(header[60:64], "big")
         if header.startswith(b"SQLite format 3\0") and SCHEMA < found < _PLAUSIBLE:
-            raise StoreNewer(found)
+            raise StoreNewer(found, SCHEMA)
 
     def _take_over(self, known: Sequence[tuple[str, int]]) -> Opened:
         """Read what earlier runs left, tell of those that crashed, enter the own run."""
@@ -608,17 +514,6 @@ class Store:
         return row if belongs(text, run, id_ - base, row[1], row[2]) else None
 
 
-def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Return ascending numbers as (first, last) of each unbroken stretch."""
-    stretches: list[tuple[int, int]] = []
-    for number in numbers:
-        if stretches and number == stretches[-1][1] + 1:
-            stretches[-1] = (stretches[-1][0], number)
-        else:
-            stretches.append((number, number))
-    return stretches
-
-
 def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 when the module itself complains."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
@@ -632,6 +527,8 @@ def _translated() -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.Error as error:
+        # Cursors in the frames of the traceback would keep the connection, and its lock on the file, alive.
+        traceback.clear_frames(error.__traceback__)
         code = _code(error)
         if code in _DAMAGE:
             raise StoreDamaged(str(error)) from error

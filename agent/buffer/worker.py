@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -33,7 +34,11 @@ class Outcome(Generic[T]):
     def get(self) -> T:
         """The result of the job."""
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # else its traceback refers to this frame, and with it to whatever the job held
         return self._result  # type: ignore[return-value]  # None only when T allows it
 
 
@@ -71,10 +76,9 @@ class Worker:
                 outcome = Outcome(job(), None)
             except BaseException as error:  # noqa: BLE001 - carried to the loop, which raises it there
                 outcome = Outcome(None, error)
-            try:
+            with suppress(RuntimeError):  # the loop ended before its store: nobody waits for this any more
                 loop.call_soon_threadsafe(done, outcome)
-            except RuntimeError:  # the loop ended before its store: nobody waits for this any more
-                return
+            del outcome
 
         self._jobs.put_nowait(run)
 
