@@ -7,7 +7,8 @@ the places: `head` (not yet committed), `held` (committed, and in memory), `dele
 Order: `order` rises with every append, over all runs; a row's id on disk is its run's base + seq. Everything that is
 only on disk and not yet read in this session lies above `cursor` and below whatever is in the live lane.
 
-Pure: no asyncio, no I/O, no clock. May import: the standard library, `agent.message`, and of this package `gaps`, `records`.
+Pure: no asyncio, no I/O, no clock. May import: the standard library, `agent.message`, and `gaps` and `records` of this
+package.
 """
 
 from __future__ import annotations
