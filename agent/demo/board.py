@@ -1,6 +1,7 @@
 """The latest value of every tag, as a subscriber knows it from `data`, `meta` and `status` messages. Pure.
 
-Time comes in with each message (ms UTC). Replayed messages never change what is shown, nor do older ones.
+Time comes in with each message (ms UTC). Live messages come in order, though not always in that of their times (one
+notification of an OPC UA server makes several); replayed ones never change what is shown.
 May import: the standard library.
 """
 
@@ -47,13 +48,20 @@ class TagView:
 
 @dataclass(slots=True)
 class DeviceView:
-    """One device; `tags` in the order of its `meta`, `state` is the gateway's word (ok, degraded, bad ...)."""
+    """One device.
+
+    Attributes:
+        state: the gateway's word for it (ok, degraded, bad ...).
+        tags: in the order of its `meta`.
+        heard: live messages so far; `last_ts` is the time of the last one, ms UTC.
+    """
 
     name: str
     label: str = ""
     state: str = ""
     tags: dict[str, TagView] = field(default_factory=dict)
-    newest: dict[str, int] = field(default_factory=dict)
+    heard: int = 0
+    last_ts: int = 0
 
 
 class Board:
@@ -74,9 +82,10 @@ class Board:
         """Take over a data message."""
         device = self._device(message["device"])
         group, at = message["group"], message["ts"]
-        if message.get("replayed") or at < device.newest.get(group, 0):
+        if message.get("replayed"):
             return
-        device.newest[group] = at
+        device.heard += 1
+        device.last_ts = at
         quality: Mapping[str, str] = message.get("quality", {})
         for name, value in message["values"].items():
             tag = device.tags.setdefault(name, TagView())

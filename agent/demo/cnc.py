@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from agent.demo.leash import tie
@@ -114,10 +115,12 @@ async def serve(port: int) -> None:
             await asyncio.sleep(_STEP_S)
             now, before = loop.time(), now
             cnc.advance(now - before)
+            scanned = datetime.now(UTC)  # a controller stamps all that it saw in one scan alike
             for name, value in cnc.values().items():
                 if value != shown[name]:
-                    await variables[name].write_value(variant(value))
                     shown[name] = value
+                    stamped = ua.DataValue(variant(value), SourceTimestamp=scanned, ServerTimestamp=scanned)
+                    await variables[name].write_value(stamped)
 
 
 def main() -> None:

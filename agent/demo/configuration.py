@@ -82,7 +82,7 @@ _EN = {
     "gateway": "demo gateway",
     "running": "running",
     "state": "state",
-    "temperature": "die temperature",
+    "temperature": "die temp.",
     "pressure": "hydraulics",
     "strokes": "strokes",
     "parts": "good parts",

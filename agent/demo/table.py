@@ -78,7 +78,7 @@ def layout(columns: int, *, trends: bool = True) -> Layout:
         if trends and spare >= 16 + _GAP:
             chosen = replace(chosen, trend=16)
             spare = columns - chosen.width
-    for name, most in (("quality", 17), ("tag", 25), ("label", 24), ("device", 16), ("value", 20), ("unit", 7)):
+    for name, most in (("value", 17), ("quality", 17), ("tag", 25), ("label", 24), ("device", 16), ("unit", 7)):
         size = getattr(chosen, name)
         if size:
             grown = max(size, min(most, size + spare))

@@ -133,10 +133,9 @@ class LineView:
         """Write a line for each device that has news; the counters now and then."""
         now = time.monotonic()
         for device in scene.board.devices.values():
-            newest = max(device.newest.values(), default=0)
-            if newest > self._told.get(device.name, 0):
-                self._told[device.name] = newest
-                self._write(device_line(device, newest, self._texts))
+            if device.heard > self._told.get(device.name, 0):
+                self._told[device.name] = device.heard
+                self._write(device_line(device, self._texts))
         if now >= self._next_counters and scene.ledger.messages:
             self._next_counters = now + _COUNTERS_EVERY_S
             self._write("   ".join(counters(scene, self._texts, now)))
@@ -146,9 +145,9 @@ class LineView:
         self._stream.flush()
 
 
-def device_line(device: DeviceView, at_ms: int, texts: Texts) -> str:
+def device_line(device: DeviceView, texts: Texts) -> str:
     """Time, device and as many tags as there are; a tag that is not good with its quality."""
-    clock = time.strftime("%H:%M:%S", time.localtime(at_ms / 1000))
+    clock = time.strftime("%H:%M:%S", time.localtime(device.last_ts / 1000))
     parts = []
     for name, tag in device.tags.items():
         if tag.at:

@@ -20,11 +20,18 @@ def test_a_newer_message_replaces_only_what_it_names() -> None:
     assert (tags["b"].value, tags["b"].at, tags["b"].changed_at) == (2, 1_000, 0)
 
 
-def test_replayed_and_older_messages_change_nothing() -> None:
+def test_replayed_messages_change_nothing() -> None:
     board = Board()
     board.data(data({"a": 2}, ts=2_000))
     board.data(data({"a": 9}, ts=3_000, replayed=True))
-    board.data(data({"a": 1}, ts=1_000))
+    assert board.devices["press-3"].tags["a"].value == 2
+    assert (board.devices["press-3"].heard, board.devices["press-3"].last_ts) == (1, 2_000)
+
+
+def test_live_messages_count_in_the_order_of_their_coming() -> None:
+    board = Board()
+    board.data(data({"a": 1, "b": 1}, ts=2_001, age_ms={"a": 250}))
+    board.data(data({"a": 2}, ts=2_000))
     assert board.devices["press-3"].tags["a"].value == 2
 
 
