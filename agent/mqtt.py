@@ -64,10 +64,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes, retained, if the session ends without a goodbye."""
+    """What the broker publishes if the session ends without a goodbye; `retain` where the broker keeps such."""
 
     topic: str
     payload: bytes
+    retain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class Session:
             text = f"{error.filename}: {error.strerror}" if error.filename else f"TLS files cannot be used: {error}"
             return SessionError("other", text, where=endpoint.where, refused=True)
         if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
         keepalive = max(1, round(endpoint.keepalive_s))
         try:
             if self.protocol == "5":

@@ -11,6 +11,7 @@ import ssl
 
 UNSUPPORTED_PROTOCOL = 0x84
 TAKEN_OVER = 0x8E
+RETAIN_UNSUPPORTED = 0x9A
 
 # CONNACK reasons that are the broker's own trouble of the moment, not a verdict on us.
 _BUSY = frozenset({0x88, 0x89, 0x97, 0x9F})
@@ -114,6 +115,7 @@ def _tls_failure(error: ssl.SSLError, where: str) -> SessionError:
 
 def alert(reason: str, where: str) -> SessionError:
     """Say what TLS said when it was not about the broker's certificate."""
+    reason = reason.removeprefix("failed to receive on socket: ")
     if "ALERT" in reason.upper() and any(word in reason.upper() for word in _CLIENT_CERTIFICATE_ALERTS):
         return SessionError(
             "client_certificate",

@@ -78,6 +78,11 @@ class Reconnect:
         """How many sessions were taken over of late."""
         return len(self._kicks)
 
+    def start_over(self) -> None:
+        """The reason of the last end is known and dealt with."""
+        self._unreachable.reset()
+        self._kicks.clear()
+
     def after_failure(self, *, refused: bool) -> float:
         """Seconds to wait after an attempt that brought no session."""
         self._kicks.clear()  # a broker that comes and goes is no twin
@@ -89,7 +94,7 @@ class Reconnect:
         Args:
             lasted: seconds that it did.
             now: monotonic seconds.
-            kicked: another client took it over, or (MQTT 3.1.1 does not tell) the broker closed it without a word.
+            kicked: another client took it over, or the broker closed it without a word, which may mean the same.
         """
         timing = self._timing
         if lasted >= timing.short:

@@ -5,7 +5,7 @@ the broker explicitly refused 5; what happened to the broker is logged once per 
 status comes first; at the end `stopped` stands at the broker, or the last will does.
 
 May import: `agent.aside`, `agent.buffer.outbox`, `agent.config_model`, `agent.formats`, `agent.mqtt`, `agent.pace`,
-`agent.pump`, `agent.retained`, `agent.topics`, structlog.
+`agent.pump`, `agent.retained`, `agent.suspicion`, `agent.topics`, structlog.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from agent import topics
 from agent.aside import Aside
 from agent.formats import make_format
 from agent.mqtt import Endpoint, Protocol, Session, Will
-from agent.mqtt_errors import SessionError
+from agent.mqtt_errors import RETAIN_UNSUPPORTED, SessionError
 from agent.pace import Reconnect, Timing
 from agent.pump import Pump
+from agent.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from agent.buffer.outbox import Outbox
@@ -96,6 +97,8 @@ class Publisher:
         self._on_session = on_session
         self._timing = timing or Timing()
         self._reconnect = Reconnect(self._timing)
+        self._suspicion = Suspicion()
+        self._barred: set[str] = set()
         self._aside: Aside[SessionError | None] = Aside("mqtt-connect")
         self._wake = asyncio.Event()
         self._pump: Pump | None = None
@@ -106,6 +109,7 @@ class Publisher:
         self._finished = asyncio.Event()
         self._fallback: Protocol | None = None
         self._fallback_told = False
+        self._retain = True
         self._status_at = 0.0
         self._told: tuple[str, str] | None = None
         retained.on_due(self._wake.set)
@@ -125,8 +129,9 @@ class Publisher:
         """Go on with a new session of this configuration."""
         old = self._topic(self._mqtt.status_topic)
         self._mqtt = mqtt
-        self._fallback, self._fallback_told, self._told = None, False, None
+        self._fallback, self._fallback_told, self._told, self._retain = None, False, None, True
         self._reconnect = Reconnect(self._timing)
+        self._barred.clear()
         if old is not None and old != self._topic(mqtt.status_topic):
             self._retained.clear(old)
         self._announce_status()
@@ -172,7 +177,7 @@ class Publisher:
         session = Session(
             _endpoint(mqtt),
             protocol,
-            will=Will(status_topic, self._status("lost", at=began)) if status_topic is not None else None,
+            will=Will(status_topic, self._status("lost", at=began), self._retain) if status_topic is not None else None,
             aside=self._aside,
             on_news=self._wake.set,
             connect_s=self._timing.connect,
@@ -185,16 +190,43 @@ class Publisher:
             return 0.0
         connected = time.monotonic()
         goodbye = False
+        guilty = False
         try:
             loss = await pump.run()
             if loss is None:
                 goodbye = await self._say_goodbye(pump, mqtt)
+            else:
+                await session.close(goodbye=False)
+                guilty = self._look_for_the_guilty(pump, loss, time.monotonic() - connected)
         finally:
             await session.close(goodbye=goodbye)
             pump.settle()
             self._pump = None
             self._outbox.end_session()
-        return self._lost(loss, protocol, time.monotonic() - connected)
+        if loss is None:
+            self._set_state("connecting")
+            return 0.0
+        return self._lost(loss, time.monotonic() - connected, guilty=guilty)
+
+    def _look_for_the_guilty(self, pump: Pump, loss: SessionError, lasted: float) -> bool:
+        """Whether a message was found that made the broker end the session."""
+        pump.settle()
+        under_way = pump.under_way
+        guilty = self._suspicion.after_session(
+            under_way,
+            [item for item in under_way if not isinstance(item, str) and item.tries],
+            closed=loss.cause == "closed_by_peer" and lasted < self._timing.short,
+            code=loss.code,
+            alone=pump.careful,
+        )
+        if guilty is None:
+            return False
+        if isinstance(guilty, str):
+            self._barred.add(guilty)
+            log.error("topic_barred", topic=guilty, text="the broker ends the session when this is published")
+        else:
+            pump.give_up(guilty, loss.code)
+        return True
 
     async def _say_goodbye(self, pump: Pump, mqtt: MqttConfig) -> bool:
         """We end the session: whether the broker is told so, or left to publish the last will."""
@@ -235,6 +267,8 @@ class Publisher:
             limits,
             form=make_format(mqtt.format, mqtt.topic, **self._names),
             window=mqtt.window,
+            careful=self._suspicion.careful,
+            barred=self._barred,
             replay_rate=self._replay_rate,
             outbox=self._outbox,
             retained=self._retained,
@@ -287,6 +321,9 @@ class Publisher:
         if self._mqtt.protocol == "auto" and error.unsupported_protocol and protocol == "5":
             self._fallback = "3.1.1"
             return 0.0
+        if error.code == RETAIN_UNSUPPORTED and self._retain:
+            self._retain = False
+            return 0.0
         if protocol == "3.1.1" and not self._fallback_told:
             self._fallback = None  # nothing is remembered of a version that did not work either
         delay = self._reconnect.after_failure(refused=error.refused)
@@ -298,17 +335,17 @@ class Publisher:
             log.warning(event, url=self._mqtt.url, cause=error.cause, text=error.text, retry_s=round(delay, 1))
         return delay
 
-    def _lost(self, loss: SessionError | None, protocol: Protocol, lasted: float) -> float:
-        """A session ended; return how long to wait. `loss` None = we ended it."""
+    def _lost(self, loss: SessionError, lasted: float, *, guilty: bool) -> float:
+        """A session was lost; return how long to wait. `guilty`: and we know the message because of which."""
         self.protocol = None
-        if loss is None:
-            self._set_state("connecting")
-            return 0.0
         self._set_state("unreachable", loss)
         counts = self._outbox.counters()
         log.warning("broker_lost", url=self._mqtt.url, cause=loss.cause, text=loss.text, buffered=counts["buffered"])
+        if guilty:
+            self._reconnect.start_over()
         was_twin = self._reconnect.twin
-        kicked = loss.taken_over or (protocol == "3.1.1" and loss.cause == "closed_by_peer")
+        # Not every broker says that it was a take-over: MQTT 3.1.1 cannot, and mosquitto 2.0 does not.
+        kicked = loss.taken_over or (loss.cause == "closed_by_peer" and loss.code is None and not guilty)
         delay = self._reconnect.after_session(lasted, time.monotonic(), kicked=kicked)
         if self._reconnect.twin and not was_twin:
             log.error("broker_twin", client_id=self._mqtt.client_id, times=self._reconnect.kicks)

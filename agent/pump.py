@@ -18,7 +18,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -63,6 +63,7 @@ class _Sent(NamedTuple):
     at: float
     message: Message | None
     backlog: bool
+    topic: str
     answered: Callable[[int], None] | None
 
 
@@ -74,6 +75,8 @@ class Pump:
         limits: what `session.connect` returned.
         form: how messages are written.
         window: configured; less if the broker allows less.
+        careful: how many messages are sent one at a time first.
+        barred: topics of our own that are not published.
         replay_rate: backlog messages a second, 0 = no limit.
         agent_topic: where the agent's counters go, or None.
         agent_message: makes them; the gaps in it are those of `outbox.gaps()`.
@@ -87,6 +90,8 @@ class Pump:
         *,
         form: Format,
         window: int,
+        careful: int,
+        barred: Collection[str],
         replay_rate: float,
         outbox: Outbox,
         retained: Retained,
@@ -97,7 +102,10 @@ class Pump:
         wake: asyncio.Event,
     ) -> None:
         now = time.monotonic()
-        self.window = self._full_window = min(window, limits.window)
+        self._full_window = min(window, limits.window)
+        self._careful = careful
+        self._barred = barred
+        self.window = 1 if careful else self._full_window
         self._session = session
         self._limits = limits
         self._form = form
@@ -121,19 +129,24 @@ class Pump:
         self._told: set[tuple[str, int]] = set()
         # Backlog
         self._bucket = TokenBucket(replay_rate, now)
-        self._backlog_window = BacklogWindow(self.window // 2)
+        self._backlog_window = BacklogWindow(self._full_window // 2)
         self._backlog: deque[Message] = deque()
         self._backlog_sent = 0
         self._fetch_at = now
         self._fetch: asyncio.Task[list[Message]] | None = None
-        late = outbox.backlog_age_s is not None and outbox.backlog_age_s > timing.long_backlog
+        late = outbox.backlog_age_s > timing.long_backlog
         self._backlog_from = now + (random.uniform(0, timing.spread) if late else 0.0)
         self._replaying_since: float | None = None
 
     @property
-    def in_flight(self) -> int:
-        """Messages of all kinds that wait for an acknowledgement."""
-        return len(self._sent)
+    def under_way(self) -> list[Message | str]:
+        """What waits for an acknowledgement, oldest first: messages, and topics of what is our own."""
+        return [sent.message or sent.topic for sent in self._sent.values()]
+
+    @property
+    def careful(self) -> bool:
+        """One message at a time."""
+        return self._careful > 0
 
     async def run(self) -> SessionError | None:
         """Publish until the session ends (returns why) or `stop` is called (returns None)."""
@@ -183,6 +196,10 @@ class Pump:
             self._take_answers(time.monotonic())
         return answers[0] < _REFUSED
 
+    def give_up(self, message: Message, code: int | None) -> None:
+        """After the session: this message is what made the broker end it."""
+        self._refused(message, _REFUSED if code is None else code, time.monotonic())
+
     def settle(self) -> None:
         """Take the last acknowledgements of a session that has ended."""
         self._take_answers(time.monotonic())
@@ -209,16 +226,16 @@ class Pump:
                 delivered.append(sent.message)
             else:
                 self._refused(sent.message, code, now)
+            self._careful -= self._careful > 0
         if newest is not None:
             self._heard_at = now
             self._newest_acked = newest.at
             self._backlog_window.observe(now - newest.at, now)
         if delivered:
             self._outbox.ack(delivered)
-            if self.window < self._full_window:
-                self.window += 1
-            else:
-                self._pause = 1.0
+            if not self._careful and now >= self._resume_at:
+                self.window = min(self._full_window, self.window + len(delivered))
+                self._pause = 1.0 if self.window == self._full_window else self._pause
 
     def _refused(self, message: Message, code: int, now: float) -> None:
         if code in _TOO_FAST:
@@ -257,6 +274,8 @@ class Pump:
             self._send_own(now)
         if now >= self._resume_at:
             before = len(self._sent)
+            if self._careful % 2:  # one at a time: each lane in turn, since the guilty one is in either
+                self._send_backlog(now)
             while self._again and len(self._sent) < self.window:
                 self._publish(self._again.popleft(), now)
             self._send_live(now)
@@ -268,20 +287,23 @@ class Pump:
     def _send_own(self, now: float) -> None:
         most = max(1, self.window // 4)
         while self._own < most and len(self._sent) < self.window:
-            if self._agent_topic is not None and now >= self._agent_at:
-                self._agent_at = now + self._timing.every
-                self._send_counters(self._agent_topic, now)
-                continue
             following = self._retained.next(now)
             if following is None:
+                if self._agent_topic is not None and now >= self._agent_at:
+                    self._agent_at = now + self._timing.every
+                    self._send_counters(self._agent_topic, now)
                 return
             topic, payload = following
+            if topic in self._barred:
+                continue
             if not self._limits.fits(topic, payload):
                 log.warning("retained_too_large", topic=topic, bytes=len(payload), limit=self._limits.packet_size)
                 continue
             self._publish_own(topic, payload, self._retained_answer(topic, payload), now, retain=True)
 
     def _send_counters(self, topic: str, now: float) -> None:
+        if topic in self._barred:
+            return
         gaps = self._outbox.gaps()
         payload = self._agent_message()
         if not self._limits.fits(topic, payload):
@@ -301,7 +323,7 @@ class Pump:
         self, topic: str, payload: bytes, answered: Callable[[int], None], now: float, *, retain: bool
     ) -> None:
         mid = self._session.publish(topic, payload, retain=retain and self._limits.retain)
-        self._sent[mid] = _Sent(now, None, False, answered)
+        self._sent[mid] = _Sent(now, None, False, topic, answered)
         self._own += 1
         self._own_turn = False
 
@@ -318,7 +340,7 @@ class Pump:
         if not self._limits.fits(topic, payload):
             self._refused(message, _TOO_LARGE, now)
             return
-        self._sent[self._session.publish(topic, payload)] = _Sent(now, message, backlog, None)
+        self._sent[self._session.publish(topic, payload)] = _Sent(now, message, backlog, topic, None)
         self._backlog_sent += backlog
 
     def _send_backlog(self, now: float) -> None:
@@ -331,11 +353,15 @@ class Pump:
         for _ in range(going):
             self._publish(self._backlog.popleft(), now, backlog=True)
         self._bucket.take(going)
-        if self._fetch is None and len(self._backlog) < size and self._outbox.backlog > 0 and now >= self._fetch_at:
-            # Two windows full, so that the disk is read while the first is on its way.
-            self._fetch = asyncio.create_task(self._outbox.take_backlog(2 * size - len(self._backlog)))
+        wanted = size - len(self._backlog)
+        if wanted > size // 2 and self._fetch is None and now >= self._fetch_at and self._something_waits():
+            self._fetch = asyncio.create_task(self._outbox.take_backlog(wanted))
             self._fetch.add_done_callback(lambda _: self._wake.set())
         self._tell_of_backlog(now)
+
+    def _something_waits(self) -> bool:
+        """Whether there may be backlog to take; refused messages that rest count as buffered only."""
+        return self._outbox.backlog > 0 or self._outbox.counters()["buffered"] > 0
 
     def _collect_fetch(self, now: float) -> None:
         if self._fetch is None or not self._fetch.done():
