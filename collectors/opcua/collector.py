@@ -57,7 +57,7 @@ class OpcuaCollector:
             shortest = info.rules.scale is None and info.rules.offset is None
             kind = self._kept.kinds.get((info.name, info.source))
             self._tags.append(Tag(info, tag.address(), shortest, kind))
-        self._session = Session(config.url, config.name, config.timeout)
+        self._session = Session(config.url, config.name, config.timeout, channel_s=timing.channel, probe_s=timing.probe)
         self._subscriptions: dict[int, Subscription] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._handles = count(1)
@@ -117,14 +117,16 @@ class OpcuaCollector:
         return batches
 
     async def close(self) -> None:
-        """Give session and connection back, within about two seconds. Safe without `open`, safe twice."""
+        """Give session and connection back, within `session.CLOSE_S`. Safe without `open`, safe twice."""
         self._closed = True
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self._session.close()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            await self._session.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

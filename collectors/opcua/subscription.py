@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from collectors.api import Unavailable
 from collectors.opcua.config import TAGS_PER_CALL, queue_size
 from collectors.opcua.news import GONE, News, Tag
-from collectors.opcua.session import Session
+from collectors.opcua.session import CHANNEL_S, PROBE_S, Session
 from collectors.opcua.values import quality_of
 
 UNKNOWN_NODE = 0x8034_0000
@@ -33,6 +34,7 @@ class Timing:
         retry_first, retry_longest: delays between attempts to monitor a node, doubling.
         verify: how often every node is asked for whether it still exists; some servers do not tell.
         tick: how often silence and retries are looked at.
+        channel, probe: see `session.CHANNEL_S`, `session.PROBE_S`.
     """
 
     keepalive: float = 3.0
@@ -41,6 +43,8 @@ class Timing:
     retry_longest: float = 60.0
     verify: float = 60.0
     tick: float = 1.0
+    channel: float = CHANNEL_S
+    probe: float = PROBE_S
 
 
 DEFAULT_TIMING = Timing()
@@ -116,7 +120,13 @@ class Subscription:
         now = time.monotonic()
         if self.check or now >= self._verify_at:
             self.check, self._verify_at = False, now + self._timing.verify
-            await self._find_gone()
+            try:
+                await self._find_gone()
+            except Unavailable as error:
+                if error.cause != "session_refused":
+                    raise
+                # It does not want to be asked (its limits, its rights): no reason to give up what it delivers.
+                self._verify_at = float("inf")
         due = [tag for tag in self.tags if tag.retry_at is not None and tag.retry_at <= now]
         if not due:
             return
