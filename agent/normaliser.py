@@ -23,6 +23,7 @@ LARGEST_EXACT = 2**53
 """Beyond it a JSON reader that uses doubles sees another integer."""
 BAD_RANGE = "bad:range"
 BAD_DECODE = "bad:decode"
+BAD_INVALID = "bad:invalid"
 
 Step: TypeAlias = Callable[[Value], tuple[Value, str | None]]
 """Raw value -> published value and, if it became unusable, why."""
@@ -93,9 +94,10 @@ class Normaliser:
             group.current, group.quality = {}, {}
 
     def refresh(self) -> None:
-        """Let the next batch (or heartbeat) of every group be whole."""
+        """Let the next batch (or heartbeat) of every group be whole, of which anything was sent."""
         for group in self._groups.values():
-            group.sent_whole_at = float("-inf")
+            if group.sent_whole_at is not None:
+                group.sent_whole_at = float("-inf")
 
     def take(self, batch: Batch) -> Sequence[Batch]:
         """Return what of a batch is to be published: nothing, the batch, or parts of it. The batch is consumed."""
@@ -213,6 +215,10 @@ class Normaliser:
             else:
                 continue
             sent[name] = value
+        if batch.ts is None:
+            # Gateway time is what errors and recoveries carry: one message does for all.
+            plain |= turned
+            turned = {}
         return [part for part in (self._part(batch, plain, quality), self._turned(batch, turned, quality)) if part]
 
     def _turned(self, batch: Batch, values: dict[str, Value], quality: dict[str, str]) -> Batch | None:
@@ -249,6 +255,10 @@ def _is_all_bad(batch: Batch) -> bool:
 
 def differs(old: Value, new: Value, deadband: float | None) -> bool:
     """Whether `new` is to be published after `old`: any change, or one larger than the deadband for numbers."""
+    # NaN, which no collector should bring, equals nothing: not even itself, and it is within no deadband.
+    was_nan, is_nan = old != old, new != new
+    if was_nan or is_nan:
+        return was_nan != is_nan
     if deadband is not None and isinstance(old, int | float) and isinstance(new, int | float):
         return abs(new - old) > deadband
     # 1 == True and 1 == 1.0 in Python; a bool and a number never share a tag, so equality is enough.
@@ -299,22 +309,30 @@ def _linear(rules: TagRules) -> Step:
     if max(abs(factor), abs(addend), denominator) > LARGEST_EXACT:
         # Not a decimal that a person would write; such numbers are not exact in floating point either.
         factor, addend, denominator = float(scale), float(offset), 1
+    as_string = rules.as_string
 
     def linear(value: Value) -> tuple[Value, str | None]:
         if isinstance(value, str | None):
             return None, BAD_DECODE
         result = value * factor + addend
         scaled = result / denominator if denominator != 1 else result
-        return (scaled, None) if isfinite(scaled) else (None, BAD_RANGE)
+        if not isfinite(scaled):
+            return None, BAD_RANGE
+        # Integers that JSON readers cannot hold are none that a device counts: the tag stays a number.
+        return (scaled if as_string or abs(scaled) <= LARGEST_EXACT else float(scaled)), None
 
     return linear
 
 
 def _rounded(decimals: int) -> Step:
     def rounded(value: Value) -> tuple[Value, str | None]:
-        if isinstance(value, float):
-            return (round(value, decimals) if decimals else round(value)), None
-        return value, None
+        if not isinstance(value, float):
+            return value, None
+        if not isfinite(value):
+            return None, BAD_INVALID
+        if abs(value) > LARGEST_EXACT:
+            return value, None  # has no decimals, and would become an integer that JSON cannot hold
+        return (round(value, decimals) if decimals else round(value)), None
 
     return rounded
 

@@ -38,6 +38,7 @@ def normaliser(*tags: TagInfo, heartbeat: float | None = None, pushes: bool = Fa
         ({"map": {0: "idle", 1: "running"}}, 1, "running"),
         ({"scale": 0.5, "map": {1: "half"}}, 2, "half"),
         ({"as_string": True}, 2**63, "9223372036854775808"),
+        ({"as_string": True, "offset": 1}, 2**63, "9223372036854775809"),
     ],
 )
 def test_value_is_published_as_the_rules_say(rules: dict[str, Any], raw: Value, published: Value) -> None:
@@ -186,4 +187,66 @@ def test_error_of_one_tag_leaves_the_time_of_the_others() -> None:
     assert [(b.values, b.quality, b.ts) for b in parts] == [
         ({"b": 3}, {}, 110),
         ({"a": None}, {"a": "bad:status-0x80310000"}, None),
+    ]
+
+
+@pytest.mark.parametrize("deadband", [None, 0.5])
+def test_not_a_number_is_told_once_and_does_not_hide_what_comes_after(deadband: float | None) -> None:
+    n = normaliser(tag("a", deadband=deadband), tag("b"), heartbeat=600)
+    n.take(batch(0, a=1.0, b=1))
+    assert len(n.take(batch(1, a=float("nan"), b=1))) == 1
+    assert not n.take(batch(2, a=float("nan"), b=1))
+    (back,) = n.take(batch(3, a=1.0, b=1))
+    assert back.values == {"a": 1.0}
+
+
+@pytest.mark.parametrize("rules", [{"decimals": 0}, {"decimals": 2}, {"scale": 2, "decimals": 0}])
+@pytest.mark.parametrize("raw", [float("nan"), float("inf"), float("-inf"), 1e300, 3.4e38])
+def test_rounding_takes_any_float_and_makes_no_integer_that_json_cannot_hold(rules: dict[str, Any], raw: float) -> None:
+    step = compile_step(tag(**rules))
+    assert step is not None
+    value, reason = step(raw)
+    if math.isfinite(raw):
+        assert isinstance(value, float)
+    else:
+        assert value is None
+        assert reason is not None
+
+
+def test_integer_that_scaling_makes_too_large_stays_a_number_of_json() -> None:
+    step = compile_step(tag(scale=1e10))
+    assert step is not None
+    value, _ = step(2**32)
+    assert value == pytest.approx(2**32 * 1e10)
+    assert isinstance(value, float)
+
+
+def test_map_takes_numbers_and_bools_and_nothing_else() -> None:
+    step = compile_step(tag(map={0: "off", 1: "on"}))
+    assert step is not None
+    assert [step(raw)[0] for raw in (True, False, 1.0, 1, "1", 0.5)] == ["on", "off", "on", "on", None, None]
+
+
+def test_somebody_new_is_not_sent_groups_that_nothing_is_known_of() -> None:
+    n = normaliser(tag("a"), heartbeat=60, pushes=True)
+    n.refresh()
+    assert n.due(1000) == []
+    assert n.next_due() is None
+
+
+def test_recovery_and_change_of_a_polled_device_share_a_message() -> None:
+    n = normaliser(tag("a"), tag("b"), heartbeat=600)
+    n.take(batch(0, {"a": "bad:exception-2"}, a=None, b=1))
+    (both,) = n.take(batch(1, a=5, b=2))
+    assert (both.values, both.quality, both.ts) == ({"a": 5, "b": 2}, {}, None)
+
+
+def test_each_reason_of_a_dead_device_is_told_once() -> None:
+    n = normaliser(tag("a"), heartbeat=60)
+    n.take(batch(0, a=1))
+    assert [len(n.lost(reason, at)) for at, reason in enumerate(("timeout", "timeout", "paused", "paused"), 1)] == [
+        1,
+        0,
+        1,
+        0,
     ]
