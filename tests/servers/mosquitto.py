@@ -93,6 +93,16 @@ class Mosquitto:
         self.stop(signal_number)
         self.start()
 
+    @staticmethod
+    def write_password(file: Path, user: str, password: str) -> None:
+        """Make a `password_file` of one user."""
+        file.write_text("")
+        file.chmod(0o600)
+        tool = shutil.which("mosquitto_passwd")
+        if tool is None:
+            pytest.skip("mosquitto_passwd is not installed")
+        subprocess.run([tool, "-b", str(file), user, password], check=True, capture_output=True)
+
     def freeze(self) -> None:
         """Stop answering while every connection stays."""
         assert self.process is not None
