@@ -441,8 +441,9 @@ class Lanes:
         return dropped
 
     def kept_ids(self) -> frozenset[int]:
-        """Ids that making room must spare: they are in memory."""
-        return frozenset(self.id_of(message) for message in (*self.held.values(), *self.head.values()))
+        """Ids that making room must spare: they are being sent, or not committed. The live lane's go like others."""
+        held = (message for message in self.held.values() if message.place != Place.LIVE)
+        return frozenset(self.id_of(message) for message in (*held, *self.head.values()))
 
     def carry_over(self, base: int, runs: Iterable[StoredRun], oldest_ts: int | None) -> None:
         """Take in what earlier runs left on disk."""
@@ -480,6 +481,33 @@ class Lanes:
             self.dropped["store-failing"] += lost
             self.disk -= lost
         return lost
+
+    def dropped_for_room(self, ids: Sequence[int]) -> bool:
+        """These rows went to make room; whether all of them are lost, and not one was lent or done with meanwhile."""
+        lost: list[int] = []
+        lent: list[Message] = []
+        for id_ in ids:
+            message = self.held.get(self._order_of(id_))
+            if message is None:
+                if id_ not in self.deleting:
+                    lost.append(id_)
+            elif message.place == Place.LIVE:
+                del self.held[message.order]
+                self._move(message, Place.DISK)
+                self._tallies[self._tally_at(id_)].disk += 1
+                self.disk += 1
+                lost.append(id_)
+            else:
+                lent.append(message)
+        self.dropped_on_disk(lost, "cap")
+        for message in lent:
+            message.stored = False
+            del self.held[message.order]
+            self.head_bytes += len(message.body)
+            self.head[message.order] = message
+        if lent:
+            self.head = dict(sorted(self.head.items()))
+        return len(lost) == len(ids)
 
     def dropped_on_disk(self, ids: Sequence[int], reason: str) -> None:
         """Rows that were only on disk are gone."""
@@ -527,7 +555,7 @@ class Lanes:
         self._cursor = min(page.last, self._released_low - 1)  # what was released meanwhile must be read again
         for id_, device, group, body in page.rows:
             tally = self._tallies[self._tally_at(id_)]
-            order = OWN + id_ - tally.base if tally.run == self.run else id_
+            order = self._order_of(id_)
             if order in self.held or order in self.head or id_ in self.deleting:
                 continue
             message = Message(tally.run, id_ - tally.base, device, group, body, order=order, stored=True)
@@ -554,9 +582,13 @@ class Lanes:
             self._cursor = 0
 
     def _has(self, id_: int) -> bool:
-        tally = self._tallies[self._tally_at(id_)]
-        order = OWN + id_ - tally.base if tally.run == self.run else id_
+        order = self._order_of(id_)
         return order in self.held or order in self.head
+
+    def _order_of(self, id_: int) -> int:
+        """`order` of the message that a row is."""
+        tally = self._tallies[self._tally_at(id_)]
+        return OWN + id_ - tally.base if tally.run == self.run else id_
 
     def _tally_at(self, id_: int) -> int:
         """Index of the run that an id belongs to: the last base below it."""

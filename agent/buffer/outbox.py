@@ -472,8 +472,8 @@ class Outbox:
         self._delete_due = self._clock() + _DELETE_AFTER_S if lanes.deleting else 0.0
         changed = lanes.gaps.changed
         if done.dropped:
-            lanes.dropped_on_disk(done.dropped, "cap")
-            lanes.gaps.changed = changed  # the transaction wrote these itself
+            # The transaction wrote these gaps itself, unless some turn out to be none.
+            lanes.gaps.changed = not lanes.dropped_for_room(done.dropped) or changed
             self._say_dropping("cap")
         lanes.committed(batch, self._clock())
         if self.state == "degraded":

@@ -44,11 +44,13 @@ DATABASE = "outbox.db"
 DAMAGED = "outbox.db.damaged"
 SPARE = "outbox.reserve"
 
-_PLAUSIBLE = 1000
-"""No format will have a number as high as this: a header that says so is damaged."""
+_VERSION = SCHEMA << 16 | SCHEMA
+"""What stands in `user_version`: the number twice, so that a damaged header is not taken for a later version."""
 _CHECKPOINT_PAGES = 100
 """The log is written back this often; with the largest transaction it stays below `room.WAL_ROOM`."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGE_AT_OPEN = _DAMAGE | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+"""While opening also: tables that are not as this program makes them."""
 _WORDS = {
     sqlite3.SQLITE_FULL: "disk-full",
     sqlite3.SQLITE_IOERR: "io-error",
@@ -113,7 +115,7 @@ class Store:
         """
         self.close()
         try:
-            with _translated():
+            with _translated(_DAMAGE_AT_OPEN):
                 self._directory.mkdir(parents=True, exist_ok=True)
                 if self._condemned:
                     raise StoreDamaged("found while it was in use")
@@ -121,14 +123,14 @@ class Store:
         except StoreDamaged:
             self.close()
             lost = self._lost_runs()
-            with _translated():
+            with _translated(_DAMAGE_AT_OPEN):
                 aside = self._set_aside()
             self._condemned = False
         except StoreFailure:
             self.close()
             raise
         try:
-            with _translated():
+            with _translated(_DAMAGE_AT_OPEN):
                 opened = self._open_giving_way(known)
         except StoreFailure:
             self.close()
@@ -156,10 +158,8 @@ class Store:
         connection.text_factory = bytes
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         version = int(self._pragma("user_version"))
-        if not 0 <= version < _PLAUSIBLE:
-            raise StoreDamaged(f"format {version}")
-        if version > SCHEMA:
-            raise StoreNewer(version, SCHEMA)
+        if version not in (0, _VERSION):
+            raise StoreDamaged(f"the header says format {version:#x}")
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != b"wal":
             raise StoreFailure("cannot-open", "the file system does not allow a write-ahead log")
         for setting in ("synchronous=FULL", "secure_delete=OFF", "cell_size_check=ON", "temp_store=MEMORY"):
@@ -182,7 +182,7 @@ class Store:
         with self._transaction():
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={SCHEMA}")
+            connection.execute(f"PRAGMA user_version={_VERSION}")
         with self._transaction():
             size = self._spare_pages * (room.PAGE - 4) - 200
             connection.execute("INSERT INTO spare VALUES (1, zeroblob(?))", (size,))
@@ -197,8 +197,8 @@ class Store:
         except FileNotFoundError:
             return
         found = int.from_bytes(header[60:64], "big")
-        if header.startswith(b"SQLite format 3\0") and SCHEMA < found < _PLAUSIBLE:
-            raise StoreNewer(found, SCHEMA)
+        if header.startswith(b"SQLite format 3\0") and found >> 16 == found & 0xFFFF > SCHEMA:
+            raise StoreNewer(found & 0xFFFF, SCHEMA)
 
     def _take_over(self, known: Sequence[tuple[str, int]]) -> Opened:
         """Read what earlier runs left, tell of those that crashed, enter the own run."""
@@ -520,7 +520,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(damage: frozenset[int] = _DAMAGE) -> Iterator[None]:
     """Raise what SQLite and the file system say as a StoreFailure. A misuse of the module stays what it is: a bug."""
     try:
         yield
@@ -530,7 +530,7 @@ def _translated() -> Iterator[None]:
         # Cursors in the frames of the traceback would keep the connection, and its lock on the file, alive.
         traceback.clear_frames(error.__traceback__)
         code = _code(error)
-        if code in _DAMAGE:
+        if code in damage:
             raise StoreDamaged(str(error)) from error
         raise StoreFailure(_WORDS.get(code, "failing"), str(error)) from error
     except (UnicodeDecodeError, OverflowError) as error:
