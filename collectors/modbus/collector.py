@@ -153,6 +153,9 @@ class _Poll:
             self._refused(reading, began, error.code)
         except LinkLost as error:
             self._link_lost(reading, began, error)
+            if error.cause == "closed_by_peer" and self._good == 0 and self._over is None:
+                # Most likely the device closed an idle connection just as this poll began: that costs no reading.
+                await self.read(turn, reading)
         else:
             reading.came(data, self._ended(began))
             self._good += 1
@@ -170,8 +173,7 @@ class _Poll:
         try:
             return await turn.connection(self._config.timeout)
         except Unavailable as error:
-            self._over = error
-            self._last = self._last or error
+            self._over = self._last = error
             return None
 
     def _ended(self, began: float) -> float:

@@ -170,7 +170,7 @@ class _Shortener:
 
 
 def shortest_floats(floats: Sequence[float]) -> list[float]:
-    """For each float32 the shortest decimal that is read back as the same float32.
+    """For each float32 the shortest decimal, of 6 digits or more, that is read back as the same float32.
 
     Args:
         floats: finite, each exactly a float32.

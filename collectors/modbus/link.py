@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SILENT_TIMES = 3
 """Time-outs in a row of every unit after which the connection is given up."""
+GOODBYE_S = 0.25
+"""How long a device may take to close its side when we close ours."""
 USER_TIMEOUT_MS = 10_000
 """Sent data that the other side's kernel does not confirm for so long ends the connection (TCP_USER_TIMEOUT)."""
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
@@ -197,7 +199,15 @@ class Link(asyncio.Protocol):
         return data
 
     async def close(self) -> None:
-        """Close the connection; returns when the socket is closed. Safe twice."""
+        """Close the connection; returns when the socket is closed. Safe twice.
+
+        The device is given a moment to close its side first: one that takes a single connection must have let go of
+        this one before the next comes.
+        """
+        if self.alive and self._pending is None and self._transport is not None:
+            self._lost = _closed_by_us()
+            self._transport.write_eof()
+            await asyncio.wait((self._closed,), timeout=GOODBYE_S)
         self._lose(_closed_by_us())
         if self._transport is not None:
             await asyncio.shield(self._closed)

@@ -103,8 +103,13 @@ class ModbusServer:
         self.call("refuse", unit=unit, area=area, first=first, last=last, code=code)
 
     def delay(self, seconds: float, unit: int = 1) -> None:
-        """Answer so much later from now on."""
+        """Answer so much later from now on. Only for less than the client's time-out: pymodbus's server puts the
+        transaction of the newest request on every reply. For silence there is `mute`."""
         self.call("delay", unit=unit, seconds=seconds)
+
+    def mute(self, silent: bool = True, unit: int = 1) -> None:
+        """Do not answer from now on, or answer again."""
+        self.call("mute", unit=unit, silent=silent)
 
     def seen(self) -> Seen:
         """What arrived."""
@@ -176,6 +181,7 @@ class _Child:
         self.values = {(unit, code): [0] * 65536 for unit in self.units for code in READ.values()}
         self.refused: list[tuple[int, int, int, int, int]] = []
         self.delays: dict[int, float] = {}
+        self.silent: set[int] = set()
         self.functions: Counter[int] = Counter()
         self.requests: list[tuple[int, int, int, int]] = []
         self.connections = self.open = self.peak = 0
@@ -188,7 +194,11 @@ class _Child:
             return port
         unused = SimDevice(1, [SimData(0, count=1, values=0, datatype=DataType.REGISTERS)])
         self.server = ModbusTcpServer(
-            unused, address=("127.0.0.1", port), trace_pdu=self._pdu, trace_connect=self._connect
+            unused,
+            address=("127.0.0.1", port),
+            ignore_missing_devices=True,
+            trace_pdu=self._pdu,
+            trace_connect=self._connect,
         )
         self.server.context = self
         await self.server.serve_forever(background=True)
@@ -217,6 +227,9 @@ class _Child:
     async def delay(self, unit: int, seconds: float) -> None:
         self.delays[unit] = seconds
 
+    async def mute(self, unit: int, silent: bool) -> None:
+        (self.silent.add if silent else self.silent.discard)(unit)
+
     async def seen(self) -> dict[str, Any]:
         return {
             "functions": self.functions,
@@ -229,7 +242,10 @@ class _Child:
     async def async_getValues(self, unit: int, function: int, address: int, count: int) -> Any:  # noqa: N802
         """What pymodbus asks its data store."""
         from pymodbus.constants import ExcCodes
+        from pymodbus.exceptions import NoSuchIdException
 
+        if unit in self.silent:
+            raise NoSuchIdException
         if delay := self.delays.get(unit):
             await asyncio.sleep(delay)
         for its_unit, its_function, first, last, code in self.refused:
