@@ -1,6 +1,7 @@
 """One device's life: schedule, isolation, back-off, pause, and the bad batches of a device that does not answer.
 
-Promises: what goes wrong in a collector stays in its runner (the only place with a broad `except`); polls are due at
+Promises: what goes wrong in a collector, its own cancellations included, stays in its runner (the only place with a
+broad `except`); polls are due at
 `previous due + interval`, a missed one is skipped and counted, never queued; a poll in flight is never cancelled before
 the process ends; delays between attempts grow with jitter and start over after the first good batch.
 
@@ -26,6 +27,8 @@ LONGEST_DELAY_S = 10.0
 """Between attempts: a machine that is switched on is seen within seconds, and an attempt costs next to nothing."""
 CLOSE_S = 2.0
 """How long a collector may take to give everything back."""
+LONGEST_SHIFT_S = 1.0
+"""First polls are spread over so long; a group that is due once an hour must not be an hour late after a reconnect."""
 
 
 class CoreFailure(Exception):
@@ -42,7 +45,8 @@ class Runner:
         announce: takes the tags when they become known or change, returns the revision of the device's `meta`.
         normaliser: of this device.
         groups: name -> interval in seconds, as the configuration tells.
-        stagger: 0..1, the share of an interval by which this device's polls are shifted against the others'.
+        stagger: 0..1, the share of its shortest interval by which this device's polls are shifted against the others'.
+        patience: seconds that a call into the collector may take without sending a request before it counts as stuck.
         clock: monotonic seconds.
     """
 
@@ -57,6 +61,7 @@ class Runner:
         normaliser: Normaliser,
         groups: Mapping[str, float],
         stagger: float = 0.0,
+        patience: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = device
@@ -68,6 +73,7 @@ class Runner:
         self._sink = sink
         self._announce = announce
         self._stagger = stagger
+        self._patience = patience
         self._clock = clock
         self._backoff = Backoff(ceiling=LONGEST_DELAY_S)
         self._wake = asyncio.Event()
@@ -78,6 +84,7 @@ class Runner:
         self._learned: tuple[int, int] | None = None
         self._collector: Collector | None = None
         self._past = CollectorStats()
+        self._stats_failed = False
         self._busy_since: float | None = None
         self._progress = (float("-inf"), 0)
 
@@ -99,8 +106,12 @@ class Runner:
     def refresh(self) -> None:
         """Publish every group whole at the next opportunity: somebody new listens."""
         self.normaliser.refresh()
-        if self._push_scope is not None:
-            self._interrupt()
+        self._interrupt()
+
+    def announce(self) -> None:
+        """Announce the tags again, as far as they were: what announces them changed."""
+        if self._rev:
+            self._rev = self._announce(self.device, self.tags)
 
     @property
     def paused_s(self) -> float:
@@ -108,7 +119,7 @@ class Runner:
         return max(0.0, self._paused_until - self._clock()) if self._paused_until is not None else 0.0
 
     def stuck_s(self) -> float:
-        """Seconds since a call into the collector began, or since it last sent a request; 0 while waiting."""
+        """Seconds beyond its patience since a call into the collector began or last sent a request; 0 while waiting."""
         if self._busy_since is None:
             return 0.0
         requests = self.stats().requests
@@ -117,12 +128,17 @@ class Runner:
             self._progress = (self._clock(), requests)
         elif since < self._busy_since:
             self._progress = (self._busy_since, requests)
-        return self._clock() - self._progress[0]
+        return max(0.0, self._clock() - self._progress[0] - self._patience)
 
     def stats(self) -> CollectorStats:
         """Counters of the device since the runner was made, over all its connections."""
-        now = self._collector.stats() if self._collector is not None else CollectorStats()
-        past = self._past
+        now, past = CollectorStats(), self._past
+        try:
+            now = self._collector.stats() if self._collector is not None else now
+        except Exception:  # whoever asks is the core, or the collector's own life
+            if not self._stats_failed:
+                log.exception("device_bug", device=self.device)
+            self._stats_failed = True
         return CollectorStats(
             past.requests + now.requests, past.wire_s + now.wire_s, past.samples_lost + now.samples_lost
         )
@@ -159,20 +175,24 @@ class Runner:
             return error
         except CoreFailure:
             raise
-        except Exception as error:  # the isolation boundary: a bug in one collector costs one device
-            log.exception("device_bug", device=self.device)
-            detail = f"{type(error).__name__}: {error}"
-            return Unavailable(
-                "not-connected", "bug", f"the agent itself failed on this device: {detail}", detail=detail
-            )
+        except (Exception, asyncio.CancelledError) as error:  # the isolation boundary: a bug costs one device
+            if _is_own_end(error):
+                raise
+            return self._bug(error)
         finally:
             await self._close()
         return None
 
+    def _bug(self, error: BaseException) -> Unavailable:
+        detail = f"{type(error).__name__}: {error}"
+        if self.state.facts.get("detail") != detail:
+            log.error("device_bug", device=self.device, exc_info=error)
+        return Unavailable("not-connected", "bug", f"the agent itself failed on this device: {detail}", detail=detail)
+
     async def _poll(self, collector: Collector) -> None:
         groups = collector.groups
-        start = self._clock()
-        due = {name: start + self._stagger * interval for name, interval in groups.items()}
+        first = self._clock() + self._stagger * min(LONGEST_SHIFT_S, *groups.values())
+        due = dict.fromkeys(groups, first)
         while not self._ending:
             now = self._clock()
             first = min(due.values())
@@ -242,7 +262,8 @@ class Runner:
 
     def _learn(self, collector: Collector) -> None:
         version = (id(collector), collector.tags_version)
-        if version != self._learned:
+        # A runner that ends announces nothing any more: its device may be gone from the configuration.
+        if version != self._learned and not self._stopping:
             self._learned = version
             self.tags = collector.tags()
             self.normaliser.learn(self.tags)
@@ -255,7 +276,9 @@ class Runner:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await collector.close()
-        except Exception:  # what cannot be closed is left behind; the device's life goes on
+        except (Exception, asyncio.CancelledError) as error:  # what cannot be closed is left behind; life goes on
+            if _is_own_end(error):
+                raise
             log.exception("device_close_failed", device=self.device)
         self._past = self.stats()
         self._collector = None
@@ -281,13 +304,13 @@ class Runner:
 
     async def _rest(self, reason: str, until: float | None) -> None:
         """Tell that every tag is bad, and keep telling it every heartbeat, until `until` or an interruption."""
-        paused = self._paused_until is not None
+        paused = self._paused_until
         while True:
             lost = self.normaliser.lost(reason, self._clock())
             if lost:
                 await self._publish(lost)
             now = self._clock()
-            if self._stopping or paused != (self._paused_until is not None) or (until is not None and now >= until):
+            if self._stopping or self._paused_until != paused or (until is not None and now >= until):
                 return
             heartbeat = self.normaliser.next_due()
             await self._sleep_until(min(at for at in (until, heartbeat, now + 60.0) if at is not None))
@@ -299,4 +322,21 @@ class Runner:
             await self._rest("paused", until)
             if self._paused_until is not None and self._clock() >= self._paused_until:
                 self._paused_until = None
-        self.state.resumed()
+        if not self._stopping:
+            self.state.resumed()
+
+
+def look(make: Callable[[], Collector], device: str) -> tuple[Mapping[str, float], bool]:
+    """What a collector tells without being opened: its groups, and whether it pushes. Nothing, if none can be made."""
+    try:
+        collector = make()
+        return dict(collector.groups), collector.pushes
+    except Exception:  # the same boundary: its runner will fail the same way, and tell it as the device's trouble
+        log.exception("device_bug", device=device)
+        return {}, False
+
+
+def _is_own_end(error: BaseException) -> bool:
+    """Whether the runner itself was cancelled; a collector may also hand on the cancellation of a task of its own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

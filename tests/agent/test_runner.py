@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.normaliser import Normaliser
-from agent.runner import CoreFailure, Runner
+from agent.runner import CoreFailure, Runner, look
 from collectors.api import ALL_TAGS, Batch, CollectorStats, Misconfigured, TagInfo, Unavailable
 from tests.virtual_time import run_virtual
 
@@ -66,7 +67,7 @@ class Pushed(Polled):
 class Rig:
     """A runner and what it brought."""
 
-    def __init__(self, make: Callable[[], Any], *, heartbeat: float | None = None) -> None:
+    def __init__(self, make: Callable[[], Any], *, heartbeat: float | None = None, **more: Any) -> None:
         self.batches: list[tuple[float, Batch]] = []
         self.made: list[Any] = []
         loop = asyncio.get_running_loop()
@@ -89,6 +90,7 @@ class Rig:
             normaliser=Normaliser("press", sample.groups, heartbeat=heartbeat, pushes=sample.pushes),
             groups=sample.groups,
             clock=loop.time,
+            **more,
         )
 
     async def run(self, seconds: float, during: Callable[[], Any] | None = None, at: float = 0.0) -> None:
@@ -233,5 +235,195 @@ def test_stop_ends_a_push_device_at_once() -> None:
         rig.runner.stop()
         await task
         assert loop.time() - 1000.0 == pytest.approx(5, abs=0.1)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("where", ["open", "collect", "close"])
+@pytest.mark.parametrize("kind", [Polled, Pushed])
+def test_cancellation_inside_a_collector_is_its_own_affair(kind: type[Polled], where: str) -> None:
+    class Cancelling(kind):  # type: ignore[valid-type, misc]  # a parameter
+        failed = False
+
+        async def _fail(self, call: str) -> None:
+            if call == where and not Cancelling.failed:
+                Cancelling.failed = True
+                task = asyncio.ensure_future(asyncio.sleep(1))
+                task.cancel()
+                await task
+
+        async def open(self) -> None:
+            await self._fail("open")
+
+        async def collect(self, due: frozenset[str]) -> Sequence[Batch]:
+            await self._fail("collect")
+            found: Sequence[Batch] = await super().collect(due)
+            return found
+
+        async def close(self) -> None:
+            await super().close()
+            await self._fail("close")
+
+    async def main() -> None:
+        rig = Rig(Cancelling)
+        with capture_logs() as logs:
+            if where == "close":
+                await rig.run(100, during=lambda: rig.runner.pause(10), at=20)
+            else:
+                await rig.run(100)
+        assert Cancelling.failed
+        assert rig.runner.state.state == "ok"
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+            "device_close_failed" if where == "close" else "device_bug"
+        ]
+
+    run_virtual(main())
+
+
+def test_cancelling_the_runner_ends_it() -> None:
+    class Slow(Polled):
+        async def open(self) -> None:
+            await asyncio.sleep(1000)
+
+    async def main() -> None:
+        rig = Rig(Slow)
+        task = asyncio.create_task(rig.runner.run())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert rig.made[0].closed == 1
+
+    run_virtual(main())
+
+
+def test_the_same_bug_is_written_out_once() -> None:
+    async def main() -> None:
+        rig = Rig(lambda: Polled(lambda _: ZeroDivisionError("oops")))
+        with capture_logs() as logs:
+            await rig.run(300)
+        assert len(rig.made) > 10
+        assert [line["event"] for line in logs] == ["device_bug", "device_lost"]
+
+    run_virtual(main())
+
+
+def test_counters_that_fail_harm_nobody() -> None:
+    class Bad(Polled):
+        def stats(self) -> CollectorStats:
+            raise RuntimeError("bug")
+
+    async def main() -> None:
+        rig = Rig(Bad)
+        seen: list[Any] = []
+        await rig.run(30, during=lambda: seen.extend((rig.runner.stats(), rig.runner.stuck_s())), at=10)
+        assert seen == [CollectorStats(), 0.0]
+        assert rig.runner.state.state == "ok"
+
+    run_virtual(main())
+
+
+def test_collector_that_cannot_be_made_tells_nothing_and_raises_nothing() -> None:
+    def make() -> Any:
+        raise RuntimeError("bug")
+
+    assert look(make, "press") == ({}, False)
+    assert look(Pushed, "press") == ({"1s": 1.0}, True)
+
+
+@pytest.mark.parametrize(("first", "second", "lasts"), [(1000, 10, 15), (10, 100, 105), (100, 100, 105)])
+def test_the_last_word_on_a_pause_counts(first: float, second: float, lasts: float) -> None:
+    async def main() -> None:
+        rig = Rig(Polled)
+        start = asyncio.get_running_loop().time()
+
+        def pause() -> None:
+            rig.runner.pause(first)
+            asyncio.get_running_loop().call_later(5, rig.runner.pause, second)
+
+        await rig.run(500, during=pause, at=20)
+        back = next(at for at, batch in rig.batches if not batch.quality and at > start + 21)
+        assert back - start - 20 == pytest.approx(lasts, abs=0.1)
+
+    run_virtual(main())
+
+
+def test_pause_while_the_device_is_being_opened_leaves_it_alone() -> None:
+    class Slow(Polled):
+        async def open(self) -> None:
+            await asyncio.sleep(5)
+
+    async def main() -> None:
+        rig = Rig(Slow)
+        await rig.run(300, during=lambda: rig.runner.pause(100), at=2)
+        assert [collector._requests for collector in rig.made] == [0, pytest.approx(193, abs=2)]
+        assert rig.batches[0][1].quality == {ALL_TAGS: "bad:paused"}
+
+    run_virtual(main())
+
+
+def test_pause_of_a_dead_device_is_told_and_ends_with_the_trouble_told_again() -> None:
+    async def main() -> None:
+        rig = Rig(lambda: Polled(lambda _: Unavailable("timeout", "no_answer", "no answer", where="plc")))
+        start = asyncio.get_running_loop().time()
+        await rig.run(120, during=lambda: rig.runner.pause(50), at=20)
+        assert [(round(at - start), *batch.quality.values()) for at, batch in rig.batches] == [
+            (0, "bad:timeout"),
+            (20, "bad:paused"),
+            (70, "bad:timeout"),
+        ]
+
+    run_virtual(main())
+
+
+def test_stop_during_a_pause_says_nothing_of_an_end_of_the_pause() -> None:
+    async def main() -> None:
+        rig = Rig(Polled)
+        with capture_logs() as logs:
+            await rig.run(60, during=lambda: rig.runner.pause(1000), at=20)
+        assert [line["event"] for line in logs] == ["device_ok", "device_paused"]
+        assert rig.runner.state.state == "paused"
+
+    run_virtual(main())
+
+
+def test_groups_with_long_intervals_are_read_soon_after_each_connect() -> None:
+    class Slow(Polled):
+        groups: ClassVar[dict[str, float]] = {"1s": 1.0, "1h": 3600.0}
+
+    async def main() -> None:
+        rig = Rig(Slow, stagger=0.9)
+        start = asyncio.get_running_loop().time()
+        await rig.run(10)
+        assert next(at for at, batch in rig.batches if batch.group == "1h") - start < 1.5
+
+    run_virtual(main())
+
+
+def test_refresh_tells_of_a_dead_device_at_once() -> None:
+    async def main() -> None:
+        rig = Rig(lambda: Polled(lambda _: Unavailable("timeout", "no_answer", "no answer", where="plc")))
+        start = asyncio.get_running_loop().time()
+        await rig.run(50, during=rig.runner.refresh, at=33)
+        assert [round(at - start) for at, _ in rig.batches] == [0, 33]
+
+    run_virtual(main())
+
+
+def test_stuck_is_what_takes_longer_than_the_device_is_allowed() -> None:
+    class Slow(Polled):
+        async def open(self) -> None:
+            await asyncio.sleep(1000)
+
+    async def main() -> None:
+        rig = Rig(Slow, patience=90.0)
+        task = asyncio.create_task(rig.runner.run())
+        seen = []
+        for _ in range(3):
+            await asyncio.sleep(50)
+            seen.append(rig.runner.stuck_s())
+        assert seen == pytest.approx([0, 10, 60], abs=0.1)
+        task.cancel()
+        await asyncio.wait({task})
 
     run_virtual(main())
