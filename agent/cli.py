@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     demo = commands.add_parser("demo", help="a simulated plant and broker: see live readings now")
-    demo.add_argument("--seconds", type=float, metavar="N", help="end after so long, with a summary")
+    demo.add_argument("--seconds", type=_seconds, metavar="N", help="end after so long, with a summary")
 
     for name, text in (
         ("run", "the daemon"),
@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     for name in LATER:
         commands.add_parser(name, add_help=False, prefix_chars="\0").add_argument("rest", nargs="*")
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
