@@ -1,23 +1,29 @@
 """The set of runners, one per configured device, and its change on reload.
 
 Promises: a device whose configuration is equal (contents of named files included) keeps its very task; a changed one
-ends its poll in flight and starts afresh; a failure of the core behind the runners ends `run`.
+ends its poll in flight and starts afresh, never before that poll has ended, and stays paused if it was; a device that
+does not end holds up no other; a failure of the core behind the runners ends `run`.
 May import: `agent.normaliser`, `agent.runner`, `collectors.api`, `collectors.fields`, `collectors.registry`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.normaliser import Normaliser
-from agent.runner import Runner
+from agent.runner import Runner, look
 from collectors.api import Batch, Collector, CollectorType, Context, TagInfo
 from collectors.fields import DeviceConfig
 
 STOP_S = 1.0
 """How long the polls in flight may take at the end of the process before they are cancelled."""
+LEAVE_S = 5.0
+"""How long a reload waits for the polls in flight of devices that changed; longer than a time-out of theirs."""
+PATIENCE = 3
+"""Time-outs of its device that a call into a collector may last without a request: look-up, connect, answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Fleet:
     Args:
         sink: takes what is to be published of a device, with the revision of its meta.
         announce: takes a device's configuration, groups and tags; returns the revision of its meta.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -52,13 +59,18 @@ class Fleet:
         *,
         sink: Callable[[Sequence[Batch], str], Awaitable[None]],
         announce: Callable[[DeviceConfig, Mapping[str, float], Sequence[TagInfo]], str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = Context()
         self._sink = sink
         self._announce = announce
+        self._clock = clock
         self._runners: dict[str, Runner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._entries: dict[str, Entry] = {}
+        # Told to end and not asked about any more: their tasks, and what they had counted when they ended.
+        self._leaving: dict[asyncio.Task[None], Runner] = {}
+        self._left_missed = self._left_lost = 0
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
 
@@ -71,14 +83,28 @@ class Fleet:
         """The configuration a device runs with."""
         return self._entries[device].config
 
+    @property
+    def missed(self) -> int:
+        """Polls that were skipped since the start, of devices that are gone too."""
+        return self._left_missed + sum(runner.state.missed for runner in self._all())
+
+    @property
+    def samples_lost(self) -> int:
+        """Samples that devices threw away since the start, of devices that are gone too."""
+        return self._left_lost + sum(runner.stats().samples_lost for runner in self._all())
+
     async def run(self, entries: Sequence[Entry]) -> None:
         """Run the devices until `stop`."""
         async with asyncio.TaskGroup() as self._group:
             for index, entry in enumerate(entries):
                 self._start(entry, index / len(entries))
             await self._stopped.wait()
-            await self._end(list(self._runners))
-            for task in self._tasks.values():
+            for runner in self._runners.values():
+                runner.stop()
+            tasks = [*self._tasks.values(), *self._leaving]
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_S)
+            for task in tasks:
                 task.cancel()
 
     def stop(self) -> None:
@@ -86,7 +112,11 @@ class Fleet:
         self._stopped.set()
 
     async def apply(self, entries: Sequence[Entry]) -> Change:
-        """Bring the fleet to a new configuration; devices that stay equal are not touched."""
+        """Bring the fleet to a new configuration; devices that stay equal are not touched.
+
+        Waits up to `LEAVE_S` for those that go or change; one that takes longer ends behind the scenes, and what
+        takes its name starts when it has.
+        """
         new = {entry.config.name: entry for entry in entries}
         change = Change()
         for name, old in self._entries.items():
@@ -97,11 +127,19 @@ class Fleet:
             else:
                 change.kept.append(name)
         change.added = [name for name in new if name not in self._entries]
-        await self._end([*change.removed, *change.changed], deadline_s=None)
+        going = [*change.removed, *change.changed]
+        for name in going:
+            self._runners[name].stop()
+        if going:
+            await asyncio.wait([self._tasks[name] for name in going], timeout=LEAVE_S)
+        if self._stopped.is_set():
+            return change
+        for name in going:
+            self._leave(name)
         for name in change.removed:
-            self._forget(name)
+            del self._entries[name], self._runners[name], self._tasks[name]
         for index, name in enumerate(new):
-            if name in change.added or name in change.changed:
+            if name not in change.kept:
                 self._start(new[name], index / len(new))
         self._runners = {name: self._runners[name] for name in new}
         return change
@@ -110,6 +148,11 @@ class Fleet:
         """Publish every device whole at the next opportunity."""
         for runner in self._runners.values():
             runner.refresh()
+
+    def announce(self) -> None:
+        """Announce the tags of every device again."""
+        for runner in self._runners.values():
+            runner.announce()
 
     def stuck_s(self) -> float:
         """Seconds without progress of the device that made most progress; 0 while any waits for its due time."""
@@ -124,9 +167,7 @@ class Fleet:
             return made.create(config, self._context)
 
         # The groups follow from the configuration alone, so a first object tells them without being opened.
-        first = make()
-        groups = dict(first.groups)
-        pushes = first.pushes
+        groups, pushes = look(make, config.name)
         heartbeat = config.report.heartbeat if config.report is not None else (60.0 if pushes else None)
         runner = Runner(
             config.name,
@@ -137,17 +178,33 @@ class Fleet:
             normaliser=Normaliser(config.name, groups, heartbeat=heartbeat, pushes=pushes),
             groups=groups,
             stagger=stagger,
+            patience=PATIENCE * config.timeout,
+            clock=self._clock,
         )
+        before = self._tasks.get(config.name)
+        if before is not None and (paused_s := self._runners[config.name].paused_s):
+            runner.pause(paused_s)
         self._entries[config.name] = entry
         self._runners[config.name] = runner
-        self._tasks[config.name] = self._group.create_task(runner.run(), name=f"runner {config.name}")
+        self._tasks[config.name] = self._group.create_task(_run(runner, before), name=f"runner {config.name}")
 
-    async def _end(self, names: Sequence[str], deadline_s: float | None = STOP_S) -> None:
-        for name in names:
-            self._runners[name].stop()
-        tasks = [self._tasks[name] for name in names]
-        if tasks:
-            await asyncio.wait(tasks, timeout=deadline_s)
+    def _leave(self, name: str) -> None:
+        """Look after a runner that was told to end, until it has."""
+        task = self._tasks[name]
+        self._leaving[task] = self._runners[name]
+        task.add_done_callback(self._left)
 
-    def _forget(self, name: str) -> None:
-        del self._entries[name], self._runners[name], self._tasks[name]
+    def _left(self, task: asyncio.Task[None]) -> None:
+        runner = self._leaving.pop(task)
+        self._left_missed += runner.state.missed
+        self._left_lost += runner.stats().samples_lost
+
+    def _all(self) -> list[Runner]:
+        return [*self._runners.values(), *self._leaving.values()]
+
+
+async def _run(runner: Runner, before: asyncio.Task[None] | None) -> None:
+    """Run a runner when the one before it, of the same device, has ended: a device never has two."""
+    if before is not None:
+        await asyncio.wait({before})
+    await runner.run()
