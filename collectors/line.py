@@ -1,7 +1,7 @@
 """A connection that several devices share: one owner, one at a time, whoever was due first goes first.
 
 Promises: never two connections of one line, not even while one closes and the next opens; turns never overlap; among
-those who wait, the one with the earliest due time goes next; a failed attempt to connect answers all who wait for it,
+those who wait, the one with the earliest due time goes next; a failed attempt to connect answers all who waited for it,
 so that ten devices of a dead gateway knock once. Closing leaves a line usable: who comes in the meantime reopens it.
 
 May import: the standard library, `collectors.api`.
@@ -17,10 +17,6 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from collectors.api import Unavailable
-
-REMEMBER_FAILURE_S = 1.0
-"""A failed attempt to connect answers for so long; longer than a round of devices that all fail, shorter than any
-back-off that has grown."""
 
 
 class Connection(Protocol):
@@ -94,21 +90,20 @@ class Line(Generic[C]):
             heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
 
-    async def _open(self, timeout: float) -> C:
+    async def _open(self, timeout: float, asked_at: float) -> C:
         if self._connection is not None:
             if self._connection.alive:
                 return self._connection
             await self._drop()
-        if self._failure is not None:
-            failed_at, error = self._failure
-            if time.monotonic() < failed_at + REMEMBER_FAILURE_S:
-                raise Unavailable(error.reason, error.cause, error.text, **error.facts)
-            self._failure = None
+        if self._failure is not None and asked_at <= self._failure[0]:
+            error = self._failure[1]
+            raise Unavailable(error.reason, error.cause, error.text, **error.facts)
         try:
             self._connection = await self._connect(timeout)
         except Unavailable as error:
             self._failure = (time.monotonic(), error)
             raise
+        self._failure = None
         self.connects += 1
         return self._connection
 
@@ -121,14 +116,16 @@ class Line(Generic[C]):
 class Turn(Generic[C]):
     """One user's turn on a line."""
 
-    __slots__ = ("_due", "_held", "_line")
+    __slots__ = ("_asked_at", "_due", "_held", "_line")
 
     def __init__(self, line: Line[C], due: float) -> None:
         self._line = line
         self._due = due
         self._held = False
+        self._asked_at = 0.0
 
     async def __aenter__(self) -> Turn[C]:
+        self._asked_at = time.monotonic()
         await self._line._take(self._due)  # noqa: SLF001  # Turn and Line are one mechanism, in one module
         self._held = True
         return self
@@ -146,7 +143,7 @@ class Turn(Generic[C]):
         Raises:
             Unavailable: there is none to be had.
         """
-        return await self._line._open(timeout)  # noqa: SLF001  # as above
+        return await self._line._open(timeout, self._asked_at)  # noqa: SLF001  # as above
 
     async def disconnect(self) -> None:
         """Close the connection; the next `connection` opens another."""

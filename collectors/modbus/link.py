@@ -207,7 +207,10 @@ class Link(asyncio.Protocol):
         if self.alive and self._pending is None and self._transport is not None:
             self._lost = _closed_by_us()
             self._transport.write_eof()
-            await asyncio.wait((self._closed,), timeout=GOODBYE_S)
+            try:
+                await asyncio.wait((self._closed,), timeout=GOODBYE_S)
+            finally:
+                self._transport.abort()
         self._lose(_closed_by_us())
         if self._transport is not None:
             await asyncio.shield(self._closed)

@@ -134,6 +134,8 @@ async def test_a_failed_attempt_answers_all_who_wait() -> None:
 
     assert set(await asyncio.gather(*(opens() for _ in range(12)))) == {"refused here"}
     assert attempts == 1
+    assert await opens() == "refused here"
+    assert attempts == 2, "who comes afterwards has an attempt of their own"
 
 
 async def test_reopening_during_a_close_never_makes_a_second_connection() -> None:

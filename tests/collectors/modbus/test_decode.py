@@ -96,6 +96,44 @@ def test_many_tags_of_all_kinds_overlapping_and_out_of_order_in_one_reply() -> N
     assert bad == {}
 
 
+@st.composite
+def fields(draw: st.DrawFn) -> list[Field]:
+    found = []
+    for index in range(draw(st.integers(1, 8))):
+        type_ = draw(st.sampled_from([*NUMBERS, "string", None]))
+        width = 2 if type_ == "string" else NUMBERS[type_].registers if type_ else 1
+        found.append(
+            Field(
+                f"t{index}",
+                draw(st.integers(0, 8 - width)),
+                type_,
+                order=draw(st.sampled_from(ORDERS)),
+                bit=None if type_ else draw(st.integers(0, 15)),
+                length=2 if type_ == "string" else None,
+                encoding=draw(st.sampled_from(["utf-8", "gbk", "latin-1"])),
+                patterns=frozenset({0x8000} if type_ in {"int16", "float32", "bcd16"} and draw(st.booleans()) else ()),
+                shortest=type_ == "float32" and draw(st.booleans()),
+            )
+        )
+    return found
+
+
+@given(fields(), st.binary(min_size=16, max_size=16), st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255))))
+@settings(max_examples=200, deadline=None)
+def test_what_is_remembered_of_earlier_replies_never_shows(
+    some: list[Field], data: bytes, changes: list[tuple[int, int]]
+) -> None:
+    together = RegisterDecoder(some)
+    reply = bytearray(data)
+    for at, byte in [(0, data[0]), *changes]:
+        reply[at] = byte
+        values, bad = together.decode(bytes(reply))
+        for field, value in zip(some, values, strict=True):
+            [alone], alone_bad = RegisterDecoder([field]).decode(bytes(reply))
+            assert (value, bad.get(field.name)) == (alone, alone_bad.get(field.name))
+            assert type(value) is type(alone)
+
+
 # -- invalid, NaN, BCD ---------------------------------------------------------------------------------------------
 
 
