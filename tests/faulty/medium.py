@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,20 @@ class Medium:
     def __init__(self) -> None:
         self.how: str | None = None
         self.code = sqlite3.SQLITE_IOERR
+        self.open_gate = threading.Event()
+        self.open_gate.set()
+        self.commits = 0
+
+    def hang(self) -> None:
+        """Let commits wait until `heal`: a card that takes its time."""
+        self.open_gate.clear()
 
     def fail(self, how: str, code: int = sqlite3.SQLITE_IOERR) -> None:
         self.how, self.code = how, code
 
     def heal(self) -> None:
         self.how = None
+        self.open_gate.set()
 
     def connect(self, path: Path, **options: Any) -> sqlite3.Connection:
         if self.how is not None and self.how != "after":
@@ -49,6 +58,9 @@ class _FaultyConnection(sqlite3.Connection):
         if how == "before" and sql == "COMMIT":
             super().execute("ROLLBACK")
             raise self.medium.error()
+        if sql == "COMMIT":
+            self.medium.open_gate.wait()
+            self.medium.commits += 1
         cursor = super().execute(sql, parameters)
         if how == "after" and sql == "COMMIT":
             raise self.medium.error()
