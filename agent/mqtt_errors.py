@@ -12,6 +12,8 @@ import ssl
 UNSUPPORTED_PROTOCOL = 0x84
 TAKEN_OVER = 0x8E
 RETAIN_UNSUPPORTED = 0x9A
+TOO_FAST = frozenset({0x91, 0x93, 0x96, 0x97})
+"""Reasons not about a message but about our pace: packet id in use, Receive Maximum exceeded, message rate, quota."""
 
 # CONNACK reasons that are the broker's own trouble of the moment, not a verdict on us.
 _BUSY = frozenset({0x88, 0x89, 0x97, 0x9F})

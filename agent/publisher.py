@@ -23,8 +23,8 @@ import structlog
 from agent import topics
 from agent.aside import Aside
 from agent.formats import make_format
-from agent.mqtt import Endpoint, Protocol, Session, Will
-from agent.mqtt_errors import RETAIN_UNSUPPORTED, SessionError
+from agent.mqtt import MAX_WINDOW, Endpoint, Protocol, Session, Will
+from agent.mqtt_errors import RETAIN_UNSUPPORTED, TOO_FAST, SessionError
 from agent.pace import Reconnect, Timing
 from agent.pump import Pump
 from agent.suspicion import Suspicion
@@ -98,9 +98,10 @@ class Publisher:
         self._timing = timing or Timing()
         self._reconnect = Reconnect(self._timing)
         self._suspicion = Suspicion()
+        self._most = MAX_WINDOW
         self._barred: set[str] = set()
         self._aside: Aside[SessionError | None] = Aside("mqtt-connect")
-        self._wake = asyncio.Event()
+        self._wake = outbox.news  # what comes from the network and from `retained` wakes the pump by the same event
         self._pump: Pump | None = None
         self._interrupt = asyncio.Event()
         self._stopping: bytes | None = None
@@ -206,7 +207,7 @@ class Publisher:
         if loss is None:
             self._set_state("connecting")
             return 0.0
-        return self._lost(loss, time.monotonic() - connected, guilty=guilty)
+        return self._lost(loss, time.monotonic() - connected, window=pump.window, guilty=guilty)
 
     def _look_for_the_guilty(self, pump: Pump, loss: SessionError, lasted: float) -> bool:
         """Whether a message was found that made the broker end the session."""
@@ -266,7 +267,7 @@ class Publisher:
             session,
             limits,
             form=make_format(mqtt.format, mqtt.topic, **self._names),
-            window=mqtt.window,
+            window=min(mqtt.window, self._most),
             careful=self._suspicion.careful,
             barred=self._barred,
             replay_rate=self._replay_rate,
@@ -335,14 +336,23 @@ class Publisher:
             log.warning(event, url=self._mqtt.url, cause=error.cause, text=error.text, retry_s=round(delay, 1))
         return delay
 
-    def _lost(self, loss: SessionError, lasted: float, *, guilty: bool) -> float:
-        """A session was lost; return how long to wait. `guilty`: and we know the message because of which."""
+    def _lost(self, loss: SessionError, lasted: float, *, window: int, guilty: bool) -> float:
+        """A session was lost; return how long to wait.
+
+        Args:
+            window: how many messages it had under way at most.
+            guilty: a message was found that is the reason.
+        """
         self.protocol = None
         self._set_state("unreachable", loss)
         counts = self._outbox.counters()
         log.warning("broker_lost", url=self._mqtt.url, cause=loss.cause, text=loss.text, buffered=counts["buffered"])
         if guilty:
             self._reconnect.start_over()
+        if lasted >= self._timing.short:
+            self._most = MAX_WINDOW
+        if loss.code in TOO_FAST:
+            self._most = max(1, window // 2)
         was_twin = self._reconnect.twin
         # Not every broker says that it was a take-over: MQTT 3.1.1 cannot, and mosquitto 2.0 does not.
         kicked = loss.taken_over or (loss.cause == "closed_by_peer" and loss.code is None and not guilty)

@@ -7,8 +7,8 @@ Promises: never more unacknowledged than the broker and the configuration allow;
 sent; a refused message goes aside and nothing waits for it; fresh messages never wait for the backlog's disk; no
 task, future or log line per message.
 
-May import: `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.pace`, `agent.retained`,
-structlog.
+May import: `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.mqtt_errors`,
+`agent.pace`, `agent.retained`, structlog.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from agent.mqtt import Limits, Session
-from agent.mqtt_errors import SessionError
+from agent.mqtt_errors import TOO_FAST, SessionError
 from agent.pace import BacklogWindow, Timing, TokenBucket
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ log = structlog.get_logger("shopfloor.broker")
 TICK_S = 1.0
 _REFUSED = 0x80
 _TOO_LARGE = 0x95
-# Not a verdict on the message but on our pace: Receive Maximum exceeded, packet id in use, message rate, quota.
-_TOO_FAST = frozenset({0x91, 0x93, 0x96, 0x97})
 _REASONS = {
     0x80: "unspecified",
     0x83: "implementation-specific",
@@ -81,6 +79,7 @@ class Pump:
         agent_topic: where the agent's counters go, or None.
         agent_message: makes them; the gaps in it are those of `outbox.gaps()`.
         on_round: called at least once a second.
+        wake: the outbox's event of news, which the session and `retained` set too.
     """
 
     def __init__(
@@ -126,13 +125,15 @@ class Pump:
         self._pause = 1.0
         self._heard_at = now
         self._newest_acked = now
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = now
         self._told: set[tuple[str, int]] = set()
         # Backlog
         self._bucket = TokenBucket(replay_rate, now)
         self._backlog_window = BacklogWindow(self._full_window // 2)
         self._backlog: deque[Message] = deque()
         self._backlog_sent = 0
-        self._fetch_at = now
+        self._fetch_at = self._look_again_at = now
         self._fetch: asyncio.Task[list[Message]] | None = None
         late = outbox.backlog_age_s > timing.long_backlog
         self._backlog_from = now + (random.uniform(0, timing.spread) if late else 0.0)
@@ -150,7 +151,6 @@ class Pump:
 
     async def run(self) -> SessionError | None:
         """Publish until the session ends (returns why) or `stop` is called (returns None)."""
-        listener = asyncio.create_task(self._listen())
         try:
             while True:
                 now = time.monotonic()
@@ -162,12 +162,13 @@ class Pump:
                     return None
                 if (silence := self._silence(now)) is not None:
                     return silence
-                if listener.done():
-                    listener.result()
                 self._fill(now)
-                await self._sleep(now)
+                self._wake.clear()  # whatever was new when this round began, and what it did itself, is dealt with
+                self._set_timer(now)
+                await self._wake.wait()
         finally:
-            listener.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             await self._finish_fetch()
 
     def stop(self) -> None:
@@ -238,7 +239,7 @@ class Pump:
                 self._pause = 1.0 if self.window == self._full_window else self._pause
 
     def _refused(self, message: Message, code: int, now: float) -> None:
-        if code in _TOO_FAST:
+        if code in TOO_FAST:
             message.replayed = True
             self._again.append(message)
             if now >= self._resume_at:  # once for all that were under way
@@ -354,14 +355,19 @@ class Pump:
             self._publish(self._backlog.popleft(), now, backlog=True)
         self._bucket.take(going)
         wanted = size - len(self._backlog)
-        if wanted > size // 2 and self._fetch is None and now >= self._fetch_at and self._something_waits():
+        if wanted > size // 2 and self._fetch is None and now >= self._fetch_at and self._something_waits(now):
             self._fetch = asyncio.create_task(self._outbox.take_backlog(wanted))
             self._fetch.add_done_callback(lambda _: self._wake.set())
         self._tell_of_backlog(now)
 
-    def _something_waits(self) -> bool:
-        """Whether there may be backlog to take; refused messages that rest count as buffered only."""
-        return self._outbox.backlog > 0 or self._outbox.counters()["buffered"] > 0
+    def _something_waits(self, now: float) -> bool:
+        """Whether there may be backlog to take; refused messages that rest are seen in `buffered` only."""
+        if self._outbox.backlog > 0:
+            return True
+        if now < self._look_again_at:
+            return False
+        self._look_again_at = now + TICK_S
+        return bool(self._outbox.counters()["buffered"])
 
     def _collect_fetch(self, now: float) -> None:
         if self._fetch is None or not self._fetch.done():
@@ -393,7 +399,8 @@ class Pump:
 
     # When.
 
-    async def _sleep(self, now: float) -> None:
+    def _set_timer(self, now: float) -> None:
+        """See to it that the next round begins in time; a timer that is set already and comes earlier stays."""
         delay = TICK_S
         if len(self._sent) < self.window:
             if (wait := self._retained.wait_s(now)) is not None:
@@ -402,12 +409,9 @@ class Pump:
                 delay = min(delay, max(self._bucket.wait_s(), _BURST_S))
             if self._again:
                 delay = min(delay, max(0.0, self._resume_at - now))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await self._wake.wait()
-        self._wake.clear()
-
-    async def _listen(self) -> None:
-        while True:
-            await self._outbox.wait()
-            self._wake.set()
+        if self._timer is not None:
+            if now < self._timer_at <= now + delay:
+                return
+            self._timer.cancel()
+        self._timer_at = now + delay
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake.set)

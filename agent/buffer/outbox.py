@@ -367,6 +367,11 @@ class Outbox:
         await self._news.wait()
         self._news.clear()
 
+    @property
+    def news(self) -> asyncio.Event:
+        """The event behind `wait`, for one who waits for other things too, and may set and clear it."""
+        return self._news
+
     # -- telling -------------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, Any]:

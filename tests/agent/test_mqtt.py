@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -344,7 +346,7 @@ class TestFaultyBroker:
         session = Session(
             endpoint(1), "5", will=None, aside=Aside("unused"), on_news=lambda: woken.append(1), connect_s=1.0
         )
-        burst = threading.Thread(target=lambda: [session.acknowledged(mid, 0) for mid in range(500)])
+        burst = threading.Thread(target=lambda: deque(map(session.acknowledged, range(500), [0] * 500)))
         burst.start()
         burst.join()  # the loop is busy meanwhile
         await asyncio.sleep(0.01)
@@ -353,6 +355,14 @@ class TestFaultyBroker:
         session.acknowledged(500, 0)
         await asyncio.sleep(0.01)
         assert len(woken) == 2
+
+    async def test_options_of_the_socket(self) -> None:
+        async with FaultyBroker() as broker, connected(endpoint(broker.port)) as client:
+            assert client.session._client is not None
+            sock = client.session._client.socket()
+            assert isinstance(sock, socket.socket)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
 
     async def test_frozen_broker_does_not_hold_up_the_end(self) -> None:
         async with FaultyBroker() as broker, connected(endpoint(broker.port)) as client:

@@ -23,7 +23,7 @@ from agent.pace import Timing
 from agent.publisher import Publisher
 from agent.retained import Retained
 from collectors.api import Batch
-from tests.faulty.broker import V5, V311, FaultyBroker
+from tests.faulty.broker import V5, V311, FaultyBroker, Publish
 from tests.servers.mosquitto import Mosquitto, Received, Subscriber, free_port, needs_mosquitto
 
 PERSISTENT = ("allow_anonymous true", "persistence true")
@@ -303,6 +303,16 @@ class TestWithMosquitto:
                 await gateway.until(lambda: len(subscriber.on("new/press/1s")) == 3)
                 assert subscriber.payloads(STATUS) == [b"online", b"online"]
 
+    async def test_a_broker_that_is_left_for_another_is_told_by_the_will(self, tmp_path: Path) -> None:
+        with Mosquitto(tmp_path) as old, Mosquitto(tmp_path) as new, Subscriber(old, STATUS) as subscriber:
+            async with running(tmp_path, old.url) as gateway:
+                await gateway.until(lambda: subscriber.payloads(STATUS) == [b"online"])
+                gateway.publisher.reconfigure(gateway.config.model_copy(update={"url": new.url}))
+                await gateway.until(lambda: gateway.sessions == 2)
+                await gateway.produce(3)
+                await gateway.delivered(3)
+                await gateway.until(lambda: subscriber.payloads(STATUS) == [b"online", b"lost"])
+
 
 class TestWindow:
     @pytest.mark.parametrize("maximum", [1, 2, 7])
@@ -373,6 +383,56 @@ class TestRefusals:
                 assert counts["dropped"] == dict.fromkeys(counts["dropped"], 0)
             again = Counter(json.loads(payload)["seq"] for payload in broker.payloads(DATA))
             assert max(again.values()) >= 2
+
+    async def test_a_session_ended_for_our_pace_is_followed_by_a_slower_one(self, tmp_path: Path) -> None:
+        async with FaultyBroker() as broker:
+            broker.take_over_after, broker.say_before_end = 30, 0x93
+            broker.puback_delay_s = 0.01
+            async with running(tmp_path, broker.url, window=40) as gateway:
+                await gateway.until(lambda: gateway.publisher.state == "connected")
+                await gateway.produce(200)
+                await gateway.until(lambda: gateway.publisher.window == 5)
+                broker.take_over_after = None
+                await gateway.delivered(200)
+
+    async def test_a_message_that_ends_the_session_is_found_and_harms_nobody(self, tmp_path: Path) -> None:
+        async with FaultyBroker() as broker:
+            topic = "shopfloor/plant/gw/poison/data"
+
+            def puback(publish: Publish) -> int | None:
+                if publish.topic != topic:
+                    return 0
+                broker.connections[publish.connection].writer.close()
+                return None
+
+            broker.puback = puback
+            broker.puback_delay_s = 0.005
+            async with running(tmp_path, broker.url) as gateway:
+                await gateway.until(lambda: gateway.publisher.state == "connected")
+                await gateway.produce(100)
+                await gateway.produce(1, "poison")
+                await gateway.produce(100)
+                await gateway.until(lambda: gateway.outbox.counters()["delivered"] == 200)
+                assert gateway.check()["dropped"]["refused"] == 0
+                assert gateway.sessions <= 4
+
+    async def test_a_topic_of_our_own_that_ends_the_session_is_barred(self, tmp_path: Path) -> None:
+        async with FaultyBroker() as broker:
+
+            def puback(publish: Publish) -> int | None:
+                if publish.topic != AGENT:
+                    return 0
+                broker.connections[publish.connection].writer.close()
+                return None
+
+            broker.puback = puback
+            with structlog.testing.capture_logs() as logs:
+                async with running(tmp_path, broker.url, before=10) as gateway:
+                    await gateway.delivered(10)
+                    await gateway.until(lambda: any(entry["event"] == "topic_barred" for entry in logs))
+                    await gateway.until(lambda: gateway.publisher.state == "connected")
+                    await gateway.produce(10)
+                    await gateway.delivered(20)
 
     async def test_no_subscriber_is_a_success(self, tmp_path: Path) -> None:
         async with FaultyBroker() as broker:
