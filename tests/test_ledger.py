@@ -1,0 +1,184 @@
+"""The ledger checker finds what it is there to find: each test breaks a sound ledger in one way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledger import Ledger, read_log
+
+RUN, OLD = "0123456789abcdef", "fedcba9876543210"
+TOPIC, AGENT = "shopfloor/plant-2/gw-01/press/data", "shopfloor/plant-2/gw-01/agent"
+
+
+def data(seq: int, run: str = RUN, *, replayed: bool = False, **changes: Any) -> tuple[str, bytes]:
+    message = {
+        "v": 1,
+        "ts": 1_700_000_000_000 + 1000 * seq,
+        "site": "plant-2",
+        "gateway": "gw-01",
+        "device": "press",
+        "group": "1s",
+        "run": run,
+        "seq": seq,
+        "rev": "5be1c09a",
+        "values": {"t": seq},
+        **changes,
+    }
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return TOPIC, body[:-1] + b',"replayed":true}' if replayed else body
+
+
+def counters(produced: int, **changes: Any) -> dict[str, Any]:
+    dropped = {"cap": 0, "refused": 0, "too-large": 0, "store-failing": 0}
+    plain = {"carried_over": 0, "delivered": produced, "buffered": 0, "in_flight": 0, "dropped": dropped}
+    return {"produced": produced, **plain, **changes}
+
+
+def agent(produced: int, run: str = RUN, *, gaps: Any = (), complete: Any = None, **changes: Any) -> tuple[str, bytes]:
+    message = {
+        "v": 1,
+        "ts": 1,
+        "run": run,
+        "counters": counters(produced, **changes),
+        "complete_to": complete if complete is not None else {run: produced},
+        "gaps": list(gaps),
+    }
+    return AGENT, json.dumps(message).encode()
+
+
+def gap(run: str | None, first: int | None, last: int | None, reason: str) -> dict[str, Any]:
+    return {"run": run, "from": first, "to": last, "reason": reason}
+
+
+def ledger(*arrivals: tuple[str, bytes]) -> Ledger:
+    found = Ledger("plant-2", "gw-01")
+    for arrival in arrivals:
+        found.take(*arrival)
+    return found
+
+
+def faults(*arrivals: tuple[str, bytes], ended: dict[str, int] | None = None) -> str:
+    return "\n".join(ledger(*arrivals).settle(ended).faults)
+
+
+def test_a_sound_ledger() -> None:
+    other = ("shopfloor/plant-2/gw-02/press/data", b"whatever")
+    meta = ("shopfloor/plant-2/gw-01/press/meta", b"")
+    account = ledger(
+        data(1), data(2), other, meta, data(4), data(3, replayed=True), data(4, replayed=True), agent(4)
+    ).settle({RUN: 4})
+    assert account.ok, account
+    assert (account.messages, account.replayed, account.duplicates, account.missing) == (4, 1, 1, 0)
+    assert (account.values, account.runs, account.agent_messages) == (4, 1, 1)
+
+
+def test_a_hole_is_missing_until_it_is_told() -> None:
+    assert faults(data(1), data(3), agent(3, delivered=2, in_flight=1)) == f"{RUN}: 1 missing and not told: 2"
+    told = ledger(data(1), data(3), agent(3, gaps=[gap(RUN, 2, 2, "cap")])).settle()
+    assert told.ok
+    assert (told.told, told.missing) == (1, 0)
+    needless = ledger(data(1), data(2), agent(2, gaps=[gap(RUN, 2, 2, "cap")])).settle()
+    assert needless.ok
+    assert (needless.told, needless.needless) == (0, 1)
+
+
+def test_the_end_is_missing_when_it_is_known() -> None:
+    assert faults(data(1), agent(1)) == ""
+    assert "2 missing and not told: 2-3" in faults(data(1), agent(1), ended={RUN: 3})
+    # The agent's own word that all is done counts as well.
+    assert "1 missing and not told: 2" in faults(data(1), agent(2))
+
+
+def test_an_earlier_run_is_accounted_for() -> None:
+    assert "3 missing and not told: 1-3" in faults(data(1), agent(1, complete={RUN: 1, OLD: 3}))
+    assert faults(data(1), agent(1, complete={RUN: 1, OLD: 3}, gaps=[gap(OLD, None, None, "store-damaged")])) == ""
+    assert faults(data(1), agent(1, complete={RUN: 1, OLD: 3}, gaps=[gap(None, None, None, "store-damaged")])) == ""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"values": {"t": 8}}, {"ts": 5}, {"quality": {"u": "uncertain:stale"}}],
+    ids=["value", "time", "quality"],
+)
+def test_a_duplicate_that_differs(changed: dict[str, Any]) -> None:
+    assert faults(data(1), data(1), data(1, replayed=True), agent(1)) == ""
+    assert "came again and is another" in faults(data(1), data(1, replayed=True, **changed), agent(1))
+
+
+def test_order_holds_in_each_lane() -> None:
+    assert faults(data(3), data(1, replayed=True), data(4), data(2, replayed=True), agent(4)) == ""
+    assert "live seq 1 came after 2" in faults(data(2), data(1), agent(2))
+    assert "replayed seq 1 came after 2" in faults(data(2, replayed=True), data(1, replayed=True), agent(2))
+    # A new session sends again what the old one had under way: no disorder, the first arrivals rise.
+    assert faults(data(1), data(2), data(1, replayed=True), data(2, replayed=True), data(3), agent(3)) == ""
+
+
+def test_invented_messages() -> None:
+    assert "never named" in faults(data(1), data(1, OLD), agent(1))
+    assert "seq 2 arrived, but only 1 were produced" in faults(data(1), data(2), agent(1))
+    assert "seq 2 arrived, but only 1 were produced" in faults(data(1), data(2), agent(2), ended={RUN: 1})
+    assert "on the topic of press" in faults(data(1, device="saw"), agent(1))
+    assert "somebody else" in faults(data(1, site="plant-3"), agent(1))
+    assert "seq is not a number" in faults(data(0), agent(1))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{}", b"[]", b'"x"', b"{", data(1)[1].replace(b'"v":1,', b""), data(1)[1].replace(b'{"t":1}', b'{"t":NaN}')],
+)
+def test_foreign_shapes(payload: bytes) -> None:
+    assert faults((TOPIC, payload), agent(0)) != ""
+
+
+def test_null_needs_a_reason() -> None:
+    assert faults(data(1, values={"t": None}, quality={"t": "bad:timeout"}), agent(1)) == ""
+    assert "t is None with quality None" in faults(data(1, values={"t": None}), agent(1))
+    assert "t is 7 with quality 'bad:timeout'" in faults(
+        data(1, values={"t": 7}, quality={"t": "bad:timeout"}), agent(1)
+    )
+
+
+def test_a_crash_costs_no_more_than_it_may() -> None:
+    crash = [gap(OLD, None, None, "crash")]
+    first = [data(seq, OLD) for seq in (1, 2, 3)]
+    account = ledger(*first, data(5, OLD), agent(0, gaps=crash, complete={RUN: 0, OLD: 5})).settle()
+    assert not account.ok  # 2 s lie between 3 and 5
+    near = ledger(*first, data(5, OLD, ts=1_700_000_003_900), agent(0, gaps=crash, complete={RUN: 0, OLD: 5})).settle()
+    assert near.ok, near
+    assert (near.told, near.crashes) == (1, 1)
+    assert "a crash cost" in faults(data(2, OLD), agent(0, gaps=crash, complete={RUN: 0, OLD: 2}))
+
+
+def test_counters_that_do_not_add_up() -> None:
+    assert "not the sum of its parts" in faults(data(1), agent(1, delivered=0))
+    assert "not the sum of its parts" in faults(data(1), agent(1, delivered=2, buffered=-1))
+    assert "2 counted as delivered, but only 1 arrived" in faults(
+        data(1), agent(2, complete={RUN: 1}), agent(2, complete={RUN: 1})
+    )
+    found = ledger(data(1), agent(1))
+    found.sample({})
+    found.sample({"agent": {"run": RUN}, "counters": counters(3, in_flight=1)})
+    account = found.settle()
+    assert account.samples == 1
+    assert "status.json" in "".join(account.faults)
+
+
+def test_a_gap_for_an_unknown_reason() -> None:
+    assert "nobody knows" in faults(data(1), agent(1, gaps=[gap(RUN, 9, 9, "bad luck")]))
+
+
+def test_reads_what_mosquitto_sub_wrote(tmp_path: Path) -> None:
+    log = tmp_path / "heard"
+    log.write_bytes(
+        b"1700000000.5 1 shopfloor/plant-2/gw-01/status {}\n"
+        b'1700000001.25 0 shopfloor/plant-2/gw-01/press/data {"a": "b c"}\n'
+        b"1700000002 0 shopfloor/plant-2/gw-01/press/meta \n"
+    )
+    assert list(read_log(log)) == [
+        (1700000001.25, "shopfloor/plant-2/gw-01/press/data", b'{"a": "b c"}'),
+        (1700000002.0, "shopfloor/plant-2/gw-01/press/meta", b""),
+    ]
