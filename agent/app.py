@@ -154,7 +154,9 @@ class App:
         if self._config.mqtt.plaintext:
             log.warning("plaintext_broker", url=self._config.mqtt.url)
         self._retained.keep_only(self._retained_topics(self._config))
-        self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not self._run_dir.exists():
+            self._run_dir.mkdir(parents=True)
+            self._run_dir.chmod(0o755)  # not left to the umask: everybody may read the status
         await self._control.start()
         try:
             async with asyncio.TaskGroup() as core:
@@ -174,6 +176,8 @@ class App:
             core.create_task(self._reload_loop(), name="reload"),
         ]
         self._overview.state = "running"
+        # Whoever waited for READY may ask for the status at once.
+        self._aside(self._files.write, self._overview.snapshot(self._publisher))
         self._notifier.ready()
         log.info("agent_ready")
         await self._stop.wait()
