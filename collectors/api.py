@@ -47,7 +47,7 @@ class Unavailable(CollectorError):
     """The device does not answer now; every tag of it gets `bad:{reason}` until it does.
 
     Args:
-        reason: `timeout`, `not-connected`, `stale`, `layout`, `exception-N`, `status-0xNNNNNNNN`.
+        reason: `timeout`, `not-connected`, `decode`, `stale`, `layout`, `exception-N`, `status-0xNNNNNNNN`.
     """
 
     def __init__(self, reason: str, cause: str, text: str, **facts: str | int | float) -> None:
