@@ -2,7 +2,8 @@
 
 Promises: it starts with every device and the broker absent; READY means that the configuration is valid, the store open
 (or degraded) and the runners started; a reload checks the whole file first and keeps what did not change; a stop ends
-within 5 s. A device never ends the process; a failure of the core does, and systemd starts it again.
+within 5 s, whatever hangs. A device never ends the process, nor do its run-time files; a failure of the core does, and
+systemd starts it again.
 
 May import: everything below `cli`.
 """
@@ -10,17 +11,18 @@ May import: everything below `cli`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from agent import __version__, announce, logs, topics
+from agent.aside import Aside, Died, Late, Stuck
 from agent.buffer.outbox import DataDirectoryInUse, Outbox
 from agent.clock import Clock
 from agent.config import Loaded, fingerprint, load
@@ -28,23 +30,26 @@ from agent.config_model import AgentConfig
 from agent.control import SOCKET_NAME, ControlError, ControlServer
 from agent.fleet import Entry, Fleet
 from agent.intake import Intake
+from agent.last_resort import LastResort
 from agent.notify import Notifier
 from agent.overview import Overview
 from agent.publisher import Publisher
 from agent.retained import Retained
 from agent.status import StatusFiles, choose_run_dir
+from agent.upkeep import Upkeep
 from collectors.api import TagInfo
 from collectors.fields import DeviceConfig
-from collectors.host.clock import clock_synchronised
 from collectors.registry import collector_type
 
 log = structlog.get_logger("shopfloor.agent")
 
-TICK_S = 1.0
-FILES_EVERY_S = 5.0
-CLOCK_EVERY_S = 10.0
-STUCK_S = 20.0
-"""The watchdog is not fed when poller, store or publisher did not come round for so long."""
+STOP_WITHIN_S = 4.7
+"""From the signal to the end of the process, at most. It is shared out so that what hangs costs its own share alone:"""
+_FLEET_S, _COMMIT_S, _GOODBYE_S, _STORE_S = 1.4, 1.8, 4.1, 4.5
+"""until then, from the signal, the devices, the head of the outbox, the broker, the store have time."""
+CLOCK_WAIT_S = 0.5
+LOAD_S = 30.0
+"""A configuration on a disk that does not answer for so long is refused."""
 LONGEST_PAUSE_S = 7 * 86_400.0
 
 
@@ -56,19 +61,19 @@ def run_daemon(path: Path) -> int:
             sys.stderr.write(f"{mistake}\n")
         return 2
     config = loaded.config
-    logs.configure(config.log, language=config.language, timezone=config.timezone)
+    written = logs.configure(config.log, language=config.language, timezone=config.timezone)
     try:
         import uvloop
     except ImportError:
         factory = None
     else:
         factory = uvloop.new_event_loop
+    app = App(path, config, loaded.digest or "", written)
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_live(path, config, loaded.digest or ""))
+        return runner.run(_live(app))
 
 
-async def _live(path: Path, config: AgentConfig, digest: str) -> int:
-    app = App(path, config, digest)
+async def _live(app: App) -> int:
     try:
         return await app.run()
     except DataDirectoryInUse as error:
@@ -78,6 +83,9 @@ async def _live(path: Path, config: AgentConfig, digest: str) -> int:
     except BaseExceptionGroup as group:
         log.critical("agent_failed", exc_info=group)
         return 1
+    finally:
+        # What still hangs in threads must not keep the process from ending.
+        app.last_resort.arm(STOP_WITHIN_S)
     log.error(event, text=text)
     return 1
 
@@ -92,14 +100,17 @@ def entries(config: AgentConfig) -> list[Entry]:
 class App:
     """The process and its parts."""
 
-    def __init__(self, path: Path, config: AgentConfig, digest: str) -> None:
+    def __init__(self, path: Path, config: AgentConfig, digest: str, written: logs.Logging) -> None:
         self._path = path
+        self._written = written
+        self.last_resort = LastResort(lambda: self._written.flush(0.2))
         self._config = config
         self._clock = Clock()
         self._notifier = Notifier()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._signal = ""
+        self._stopped_at = 0.0
         directory = Path(config.buffer.directory)
         self._outbox = Outbox(
             directory,
@@ -128,11 +139,17 @@ class App:
             on_session=self._fleet.refresh,
         )
         self._run_dir = choose_run_dir(directory)
-        self._files = StatusFiles(self._run_dir)
         self._control = ControlServer(self._run_dir / SOCKET_NAME, self._answer)
-        # What may block on a sick disk or a silent system service: one thread, one call at a time, never waited for.
-        self._side = ThreadPoolExecutor(1, thread_name_prefix="side")
-        self._side_busy: asyncio.Future[Any] | None = None
+        self._upkeep = Upkeep(
+            overview=self._overview,
+            files=StatusFiles(self._run_dir),
+            clock=self._clock,
+            notifier=self._notifier,
+            outbox=self._outbox,
+            publisher=self._publisher,
+            fleet=self._fleet,
+        )
+        self._loader: Aside[Loaded] = Aside("reload")
 
     async def run(self) -> int:
         """Run until a signal ends it."""
@@ -147,63 +164,93 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        await self._upkeep.look_at_clock(CLOCK_WAIT_S)
         await self._outbox.open()
-        previous = self._outbox.previous
-        if previous is not None and previous.ended == "lost":
-            log.warning("previous_run_lost", run=previous.run)
-        if self._config.mqtt.plaintext:
-            log.warning("plaintext_broker", url=self._config.mqtt.url)
-        self._retained.keep_only(self._retained_topics(self._config))
-        if not self._run_dir.exists():
-            self._run_dir.mkdir(parents=True)
-            self._run_dir.chmod(0o755)  # not left to the umask: everybody may read the status
-        await self._control.start()
         try:
+            previous = self._outbox.previous
+            if previous is not None and previous.ended == "lost":
+                log.warning("previous_run_lost", run=previous.run)
+            if self._config.mqtt.plaintext:
+                log.warning("plaintext_broker", url=self._config.mqtt.url)
+            self._retained.keep_only(self._retained_topics(self._config))
+            await self._open_socket()
             async with asyncio.TaskGroup() as core:
                 await self._run_core(core)
         finally:
             await self._control.close()
-            self._side.shutdown(wait=False, cancel_futures=True)
+            await self._outbox.close(clean=False)  # without effect after an orderly end
         return 0
+
+    async def _open_socket(self) -> None:
+        """Make the run directory and open the control socket; what is in the way there stops no reading."""
+        try:
+            if not self._run_dir.exists():
+                self._run_dir.mkdir(parents=True)
+                self._run_dir.chmod(0o755)  # not left to the umask: everybody may read the status
+            await self._control.start()
+        except ControlError as error:
+            if error.cause == "in_use":
+                raise
+            text = error.text
+        except OSError as error:
+            text = str(error)
+        else:
+            return
+        log.error("control_socket_unusable", text=text)
 
     async def _run_core(self, core: asyncio.TaskGroup) -> None:
         fleet = core.create_task(self._fleet.run(entries(self._config)), name="fleet")
-        loops = [
-            core.create_task(self._outbox.commit_loop(), name="outbox"),
-            core.create_task(self._publisher.run(), name="publisher"),
+        publisher = core.create_task(self._publisher.run(), name="publisher")
+        store = core.create_task(self._outbox.commit_loop(), name="outbox")
+        others = [
             core.create_task(self._intake.release_loop(), name="intake"),
-            core.create_task(self._tick_loop(), name="tick"),
+            core.create_task(self._upkeep.run(), name="upkeep"),
             core.create_task(self._reload_loop(), name="reload"),
         ]
         self._overview.state = "running"
-        # Whoever waited for READY may ask for the status at once.
-        self._aside(self._files.write, self._overview.snapshot(self._publisher))
+        await self._upkeep.write_files(1.0)  # whoever waited for READY may ask for the status at once
         self._notifier.ready()
         log.info("agent_ready")
         await self._stop.wait()
         self._overview.state = "stopping"
         self._notifier.stopping()
         log.info("agent_stopping", signal=self._signal)
-        self._fleet.stop()
-        await fleet
-        await self._intake.release()
-        for task in loops:
-            if task.get_name() != "publisher":
-                task.cancel()
-        await self._outbox.commit_now()
-        clean = await self._publisher.stop(self._overview.status_document("stopped"))
-        loops[1].cancel()
-        await self._outbox.close(clean=True)
+        for task in others:
+            task.cancel()
+        clean = await self._end(fleet)
+        for task in (store, publisher, fleet):
+            task.cancel()
         self._overview.state = "stopped"
-        self._files.write(self._overview.snapshot(self._publisher))
+        await self._upkeep.write_files(0.2)
         log.info("agent_stopped", clean=clean, buffered=self._outbox.counters()["buffered"])
+        self.last_resort.code = 0
+
+    async def _end(self, fleet: asyncio.Task[None]) -> bool:
+        """End the parts, one after the other, none later than its time; True if the broker took the last word."""
+        began = self._stopped_at
+        self._fleet.stop()
+        await asyncio.wait({fleet}, timeout=began + _FLEET_S - asyncio.get_running_loop().time())
+        clean = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(began + _COMMIT_S):
+                await self._intake.release()
+                await self._outbox.commit_now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(began + _GOODBYE_S):
+                clean = await self._publisher.stop(self._overview.status_document("stopped"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(began + _STORE_S):
+                await self._outbox.close(clean=True)
+        return clean
 
     def _on_stop(self, name: str) -> None:
         if self._stop.is_set():
             # A second signal: whoever sends it does not want to wait. What is committed is safe.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+        self.last_resort.arm(STOP_WITHIN_S)
         self._signal = name
+        self._stopped_at = asyncio.get_running_loop().time()
         self._stop.set()
 
     def _announce(self, device: DeviceConfig, groups: Mapping[str, float], tags: Sequence[TagInfo]) -> str:
@@ -235,79 +282,26 @@ class App:
     def _expand(self, template: str, **names: str) -> str:
         return topics.expand(template, site=self._config.site, gateway=self._config.gateway, **names)
 
-    async def _tick_loop(self) -> None:
-        files_at = clock_at = watchdog_at = float("-inf")
-        states: dict[str, str] = {}
-        store = self._outbox.state
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            self._overview.loop_lag_s = max(self._overview.loop_lag_s, now - began - TICK_S)
-            if now >= clock_at + CLOCK_EVERY_S and self._aside(self._look_at_clock):
-                clock_at = now
-            if now >= files_at + FILES_EVERY_S and self._aside(
-                self._files.write, self._overview.snapshot(self._publisher)
-            ):
-                files_at = now
-            if (self._overview.device_states(), self._outbox.state) != (states, store):
-                states, store = self._overview.device_states(), self._outbox.state
-                self._tell_status()
-            interval = self._notifier.watchdog_interval
-            if interval is not None and now >= watchdog_at + min(interval, FILES_EVERY_S) and self._healthy(now):
-                self._notifier.watchdog()
-                watchdog_at = now
-
-    def _healthy(self, now: float) -> bool:
-        """Poller, store and publisher come round; that they get errors is no matter."""
-        return (
-            now - self._outbox.alive_at < STUCK_S
-            and now - self._publisher.alive_at < STUCK_S
-            and self._fleet.stuck_s() < STUCK_S
-        )
-
-    def _aside(self, call: Any, *arguments: Any) -> bool:
-        """Start a call that may block in the side thread; False when the last one still has not come back."""
-        if self._side_busy is not None and not self._side_busy.done():
-            return False
-        self._side_busy = asyncio.get_running_loop().run_in_executor(self._side, call, *arguments)
-        return True
-
-    def _look_at_clock(self) -> None:
-        before = self._clock.mark
-        self._clock.synchronised = clock_synchronised()
-        stepped = self._clock.stepped()
-        mark = self._clock.mark
-        if mark is not None and before is None:
-            log.warning("clock_unsynced")
-        elif mark is None and before is not None:
-            log.info("clock_synced", stepped_ms=round(stepped * 1000))
-        elif stepped:
-            log.warning("clock_stepped", stepped_ms=round(stepped * 1000))
-
-    def _tell_status(self) -> None:
-        """Bring the retained status and systemd's status line up to date."""
-        self._publisher.status_changed()
-        states = list(self._overview.device_states().values())
-        fine = sum(state == "ok" for state in states)
-        self._notifier.status(f"{fine} of {len(states)} devices ok, broker {self._publisher.state}")
-
     async def _reload_loop(self) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
             self._notifier.reloading()
             try:
-                loaded = await asyncio.to_thread(load, self._path)
+                loaded = await self._loader.run(partial(load, self._path), LOAD_S)
+            except (Late, Stuck, Died) as error:
+                self._refuse(f"{self._path} could not be read ({type(error).__name__})", 1)
+            else:
                 await self._take_over(loaded)
-            finally:
-                self._notifier.ready()
+            self._notifier.ready()
+
+    def _refuse(self, first: str, mistakes: int) -> None:
+        self._overview.config_refused = first
+        log.error("config_refused", mistakes=mistakes, first=first)
 
     async def _take_over(self, loaded: Loaded) -> None:
         if loaded.config is None:
-            first = str(loaded.mistakes[0])
-            self._overview.config_refused = first
-            log.error("config_refused", mistakes=len(loaded.mistakes), first=first)
+            self._refuse(str(loaded.mistakes[0]), len(loaded.mistakes))
             return
         self._overview.config_refused = None
         old, new = self._config, loaded.config
@@ -316,20 +310,22 @@ class App:
             fixed.append("mqtt.max_payload")
         if fixed:
             log.warning("restart_needed", keys=", ".join(fixed))
-            new = new.model_copy(update={"site": old.site, "gateway": old.gateway, "buffer": old.buffer})
+            mqtt = new.mqtt.model_copy(update={"max_payload": old.mqtt.max_payload})
+            kept = {"site": old.site, "gateway": old.gateway, "buffer": old.buffer, "mqtt": mqtt}
+            new = new.model_copy(update=kept)
         if (old.log, old.language, old.timezone) != (new.log, new.language, new.timezone):
-            logs.configure(new.log, language=new.language, timezone=new.timezone)
+            self._written = logs.configure(new.log, language=new.language, timezone=new.timezone)
         self._config = self._overview.config = new
         self._overview.digest = loaded.digest or ""
-        if old.mqtt.meta_topic != new.mqtt.meta_topic:
-            await self._fleet.apply([])  # every device announces itself anew
         change = await self._fleet.apply(entries(new))
+        if old.mqtt.meta_topic != new.mqtt.meta_topic:
+            self._fleet.announce()
         self._retained.keep_only(self._retained_topics(new))
-        for name in change.removed:
+        for name in (*change.removed, *change.changed):
             self._overview.forget(name)
         if fingerprint(old.mqtt) != fingerprint(new.mqtt):
             self._publisher.reconfigure(new.mqtt)
-        self._tell_status()
+        self._upkeep.tell_status()
         log.info(
             "config_reloaded",
             added=len(change.added),

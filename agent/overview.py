@@ -61,7 +61,6 @@ class Overview:
         self._intake = intake
         self._clock = clock
         self._started = time.monotonic()
-        self._started_ms = clock.stamp(self._started)
         self._rates: dict[str, deque[tuple[float, int]]] = {}
         self._fill: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
@@ -88,13 +87,13 @@ class Overview:
     def agent_document(self) -> bytes:
         """The agent's own counters, what is complete and what is missing."""
         counters = self._outbox.counters()
-        runners = list(self._fleet.runners.values())
+        runners = self._fleet.runners.values()
         late = [p99 for p99 in (runner.state.lateness.p99() for runner in runners) if p99 is not None]
         counters |= {
             "values": self._intake.values,
             "values_lost": self._intake.values_lost,
-            "missed_polls": sum(runner.state.missed for runner in runners),
-            "samples_lost": sum(runner.stats().samples_lost for runner in runners),
+            "missed_polls": self._fleet.missed,
+            "samples_lost": self._fleet.samples_lost,
             "late_p99_ms": round(max(late) * 1000, 1) if late else None,
             "loop_lag_ms": round(self.loop_lag_s * 1000, 1),
             "rss": _rss(),
@@ -130,11 +129,10 @@ class Overview:
         return snapshot
 
     def _counters(self) -> Counters:
-        runners = self._fleet.runners.values()
         counters: Any = self._outbox.counters() | {
             "values": self._intake.values,
-            "missed_polls": sum(runner.state.missed for runner in runners),
-            "samples_lost": sum(runner.stats().samples_lost for runner in runners) + self._intake.values_lost,
+            "missed_polls": self._fleet.missed,
+            "samples_lost": self._fleet.samples_lost + self._intake.values_lost,
         }
         return cast("Counters", counters)
 
@@ -211,7 +209,7 @@ class Overview:
         }
 
     def forget(self, device: str) -> None:
-        """The device is gone from the configuration."""
+        """The device is gone from the configuration, or counts from zero again."""
         self._rates.pop(device, None)
 
     def values(self, device: str) -> DeviceValues:

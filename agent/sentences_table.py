@@ -239,6 +239,16 @@ EVENTS: Final[dict[str, Pair]] = {
         "控制接口打不开，本次不启动[（{text}）]。",
         "the control socket cannot be opened, so the agent does not start[ ({text})].",
     ),
+    "control_socket_unusable": (
+        "控制接口打不开[（{text}）]：采集照常，但 status --values、pause、resume 暂不可用，请IT检查后重启服务。",
+        "the control socket cannot be opened[ ({text})]: reading goes on, but status --values, pause and resume do not "
+        "work: remove the cause and restart the agent.",
+    ),
+    "status_not_written": (
+        "状态文件写不进去[（{text}）]：采集照常，但 status 会显示未运行，请IT检查目录权限和空间。",
+        "the status files cannot be written[ ({text})]: reading goes on, but status will say that nothing runs: check "
+        "rights and space of the directory.",
+    ),
     "previous_run_lost": (
         "上一次没有正常停止（多半是断电），最后一两秒的数据可能缺失：常发生的话，请IT加装UPS。",
         "the previous run did not end properly (most likely a power cut); its last second or two may be missing: if this "

@@ -1,0 +1,144 @@
+"""What the daemon does again and again beside its work: status files, the clock, the watchdog, the retained status.
+
+Promises: what may block on a sick disk or a silent system service runs in threads of its own, one call at a time, and
+holds up neither the loop nor one another; the watchdog is fed while runners, store and publisher come round, whatever
+they come round with. The first status stands as soon as the loop turns.
+
+May import: `agent.aside`, `agent.buffer`, `agent.clock`, `agent.fleet`, `agent.notify`, `agent.overview`,
+`agent.publisher`, `agent.status`, `collectors.host.clock`, structlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from functools import partial
+
+import structlog
+
+from agent.aside import Aside, Died, Late, Stuck
+from agent.buffer.outbox import Outbox
+from agent.clock import Clock
+from agent.fleet import Fleet
+from agent.notify import Notifier
+from agent.overview import Overview
+from agent.publisher import Publisher
+from agent.status import StatusFiles
+from collectors.host.clock import clock_synchronised
+
+log = structlog.get_logger("shopfloor.agent")
+
+TICK_S = 1.0
+FILES_EVERY_S = 5.0
+CLOCK_EVERY_S = 10.0
+STUCK_S = 20.0
+"""The watchdog is not fed when runners, store or publisher did not come round for so long."""
+
+
+class Upkeep:
+    """The chores of one process; `run` does them until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        overview: Overview,
+        files: StatusFiles,
+        clock: Clock,
+        notifier: Notifier,
+        outbox: Outbox,
+        publisher: Publisher,
+        fleet: Fleet,
+    ) -> None:
+        self._overview = overview
+        self._files = files
+        self._clock = clock
+        self._notifier = notifier
+        self._outbox = outbox
+        self._publisher = publisher
+        self._fleet = fleet
+        self._file_thread: Aside[bool] = Aside("status-files")
+        self._clock_thread: Aside[None] = Aside("clock")
+        self._files_error: str | None = None
+
+    async def run(self) -> None:
+        """Do the chores until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._files_loop())
+            group.create_task(self._clock_loop())
+            group.create_task(self._tick_loop())
+
+    async def look_at_clock(self, within: float) -> None:
+        """Ask whether the clock can be believed, and wait so many seconds for the answer."""
+        with contextlib.suppress(Late, Stuck, Died):
+            await self._clock_thread.run(self._look_at_clock, within)
+
+    async def write_files(self, within: float = FILES_EVERY_S) -> None:
+        """Write status and metrics as they are now; a disk that does not answer is left to itself after so long."""
+        snapshot = self._overview.snapshot(self._publisher)
+        try:
+            await self._file_thread.run(partial(self._files.write, snapshot), within)
+        except (Late, Stuck):
+            error: str | None = f"{self._files.run_dir} does not answer"
+        except Died:
+            error = "see the error above"
+        else:
+            error = self._files.error
+        if (error is None) != (self._files_error is None) and error is not None:
+            log.warning("status_not_written", text=error)
+        self._files_error = error
+
+    def tell_status(self) -> None:
+        """Bring the retained status and systemd's status line up to date."""
+        self._publisher.status_changed()
+        states = list(self._overview.device_states().values())
+        fine = sum(state == "ok" for state in states)
+        self._notifier.status(f"{fine} of {len(states)} devices ok, broker {self._publisher.state}")
+
+    async def _files_loop(self) -> None:
+        while True:
+            began = time.monotonic()
+            await self.write_files()
+            await asyncio.sleep(max(0.0, began + FILES_EVERY_S - time.monotonic()))
+
+    async def _clock_loop(self) -> None:
+        while True:
+            await self.look_at_clock(CLOCK_EVERY_S)
+            await asyncio.sleep(CLOCK_EVERY_S)
+
+    async def _tick_loop(self) -> None:
+        watchdog_at = float("-inf")
+        told: object = None
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            self._overview.loop_lag_s = max(self._overview.loop_lag_s, now - began - TICK_S)
+            shown = (self._overview.device_states(), self._outbox.state, self._publisher.state)
+            if shown != told:
+                told = shown
+                self.tell_status()
+            interval = self._notifier.watchdog_interval
+            if interval is not None and now >= watchdog_at + min(interval, FILES_EVERY_S) and self._healthy(now):
+                self._notifier.watchdog()
+                watchdog_at = now
+
+    def _healthy(self, now: float) -> bool:
+        """Runners, store and publisher come round; that they get errors is no matter."""
+        return (
+            now - self._outbox.alive_at < STUCK_S
+            and now - self._publisher.alive_at < STUCK_S
+            and self._fleet.stuck_s() < STUCK_S
+        )
+
+    def _look_at_clock(self) -> None:
+        before = self._clock.mark
+        self._clock.synchronised = clock_synchronised()
+        stepped = self._clock.stepped()
+        mark = self._clock.mark
+        if mark is not None and before is None:
+            log.warning("clock_unsynced")
+        elif mark is None and before is not None:
+            log.info("clock_synced", stepped_ms=round(stepped * 1000))
+        elif stepped:
+            log.warning("clock_stepped", stepped_ms=round(stepped * 1000))
