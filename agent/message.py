@@ -165,9 +165,12 @@ def _dumps(
     if clock is not None:
         message["clock"] = clock
     try:
-        return orjson.dumps(message, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS)
+        body = orjson.dumps(message, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS)
     except orjson.JSONEncodeError:
         return None
+    # A copy: orjson's own result is the cut-off front of a larger buffer, and the rest of it stays unusable as long
+    # as the message lives (measured: 1.5 KB messages took 8 KB each).
+    return memoryview(body).tobytes()
 
 
 def _has_unexplained_null(body: bytes, values: Mapping[str, Value], quality: Mapping[str, str]) -> bool:
