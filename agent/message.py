@@ -39,7 +39,7 @@ class Message:
         run, seq: the key by which subscribers recognise duplicates.
         device, group: for the topic.
         body: canonical JSON as it is stored, without the mark of a re-sent message.
-        replayed: whether this sending must carry the mark; `payload` does it.
+        replayed: whether this sending must carry the mark (`mark_replayed`); the format sees to it.
         tries: how often the broker refused it.
         order, at, place, stored: the outbox's own notes (see `agent.buffer.lanes`); nobody else touches them.
     """
@@ -55,11 +55,6 @@ class Message:
     at: float = 0.0
     place: int = 0
     stored: bool = False
-
-    @property
-    def payload(self) -> bytes:
-        """What `format: json` sends: the body, marked when this is not the first sending from the live lane."""
-        return mark_replayed(self.body) if self.replayed else self.body
 
 
 @dataclass(frozen=True, slots=True)

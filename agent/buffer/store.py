@@ -4,17 +4,13 @@ Runs in the store's thread alone. Promises: what `commit` returned for is on the
 commit that fails reports nothing as kept; the files stay below the cap, for which the oldest rows go and are named;
 a commit needs no new block of the volume; a row that is not what was written is never returned.
 
-Rows are numbered in order of append over all runs: a message's id is `base` of its run plus its seq, so run and seq
-need no columns, and a row whose body disagrees with its id is a damaged one.
-
-May import: the standard library, `agent.message`, and of this package `records`, `room`, `gaps`.
+May import: the standard library, `agent.message`, and of this package `records`, `room`, `database`, `schema`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import traceback
 import zlib
 from bisect import bisect_left
 from collections import Counter
@@ -24,51 +20,26 @@ from pathlib import Path
 from typing import Any
 
 from agent.buffer import room
-from agent.buffer.gaps import Gap
+from agent.buffer.database import DAMAGE_AT_OPEN, code_of, transaction, translated
 from agent.buffer.records import (
     Done,
     Opened,
     Page,
     Row,
     StoreDamaged,
-    StoredRun,
     StoreFailure,
-    StoreNewer,
     Work,
     ranges,
 )
+from agent.buffer.schema import VERSION, create, lost_runs, refuse_newer, take_over
 from agent.message import belongs
 
-SCHEMA = 1
 DATABASE = "outbox.db"
 DAMAGED = "outbox.db.damaged"
 SPARE = "outbox.reserve"
 
-_VERSION = SCHEMA << 16 | SCHEMA
-"""What stands in `user_version`: the number twice, so that a damaged header is not taken for a later version."""
 _CHECKPOINT_PAGES = 100
 """The log is written back this often; with the largest transaction it stays below `room.WAL_ROOM`."""
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_DAMAGE_AT_OPEN = _DAMAGE | {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
-"""While opening also: tables that are not as this program makes them."""
-_WORDS = {
-    sqlite3.SQLITE_FULL: "disk-full",
-    sqlite3.SQLITE_IOERR: "io-error",
-    sqlite3.SQLITE_CANTOPEN: "cannot-open",
-    sqlite3.SQLITE_READONLY: "read-only",
-    sqlite3.SQLITE_BUSY: "busy",
-    sqlite3.SQLITE_LOCKED: "busy",
-    sqlite3.SQLITE_NOMEM: "no-memory",
-}
-_TABLES = """
-CREATE TABLE rows (id INTEGER PRIMARY KEY, device TEXT NOT NULL, grp TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE runs (
-    n INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, base INTEGER NOT NULL, count INTEGER NOT NULL,
-    started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL, ended TEXT);
-CREATE TABLE gaps (n INTEGER PRIMARY KEY, run TEXT, first INTEGER, last INTEGER, reason TEXT NOT NULL, told INTEGER);
-CREATE TABLE spare (n INTEGER PRIMARY KEY, body BLOB);
-"""
-
 
 Connect = Callable[..., sqlite3.Connection]
 
@@ -115,22 +86,22 @@ class Store:
         """
         self.close()
         try:
-            with _translated(_DAMAGE_AT_OPEN):
+            with translated(DAMAGE_AT_OPEN):
                 self._directory.mkdir(parents=True, exist_ok=True)
                 if self._condemned:
                     raise StoreDamaged("found while it was in use")
                 return self._open_giving_way(known)
         except StoreDamaged:
             self.close()
-            lost = self._lost_runs()
-            with _translated(_DAMAGE_AT_OPEN):
+            lost = lost_runs(self._path)
+            with translated(DAMAGE_AT_OPEN):
                 aside = self._set_aside()
             self._condemned = False
         except StoreFailure:
             self.close()
             raise
         try:
-            with _translated(_DAMAGE_AT_OPEN):
+            with translated(DAMAGE_AT_OPEN):
                 opened = self._open_giving_way(known)
         except StoreFailure:
             self.close()
@@ -142,7 +113,7 @@ class Store:
         try:
             return self._open(known)
         except sqlite3.OperationalError as error:
-            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            code = code_of(error)
             spare = self._directory / SPARE
             if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) or not spare.exists():
                 raise
@@ -151,14 +122,14 @@ class Store:
             return self._open(known)
 
     def _open(self, known: Sequence[tuple[str, int]]) -> Opened:
-        self._refuse_newer()
+        refuse_newer(self._path)
         # autocommit: transactions are written out; exclusive: no shared memory file, which a full disk could refuse.
         connection = self._connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connection = connection
         connection.text_factory = bytes
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         version = int(self._pragma("user_version"))
-        if version not in (0, _VERSION):
+        if version not in (0, VERSION):
             raise StoreDamaged(f"the header says format {version:#x}")
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != b"wal":
             raise StoreFailure("cannot-open", "the file system does not allow a write-ahead log")
@@ -166,123 +137,15 @@ class Store:
             connection.execute(f"PRAGMA {setting}")
         connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if version == 0:
-            self._create()
+            create(connection, self._spare_pages)
         # After a failed sync the kernel may hold pages that the medium does not: write all of the log back, and begin
         # it anew, before anything is reported as kept on top of it.
         self._checkpoint("RESTART")
         self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         room.allocate(self._directory / f"{DATABASE}-wal", room.WAL_ROOM)
-        opened = self._take_over(known)
+        opened, self._known = take_over(connection, self._run, self._started_at, known)
         self._keep_spare_file()
         return opened
-
-    def _create(self) -> None:
-        """Make the tables, and room for the ten largest messages."""
-        connection = self._open_connection()
-        with self._transaction():
-            for statement in _TABLES.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={_VERSION}")
-        with self._transaction():
-            size = self._spare_pages * (room.PAGE - 4) - 200
-            connection.execute("INSERT INTO spare VALUES (1, zeroblob(?))", (size,))
-        with self._transaction():
-            connection.execute("DELETE FROM spare")
-
-    def _refuse_newer(self) -> None:
-        """Look at the format before SQLite may touch the file."""
-        try:
-            with self._path.open("rb") as file:
-                header = file.read(64)
-        except FileNotFoundError:
-            return
-        found = int.from_bytes(header[60:64], "big")
-        if header.startswith(b"SQLite format 3\0") and found >> 16 == found & 0xFFFF > SCHEMA:
-            raise StoreNewer(found & 0xFFFF, SCHEMA)
-
-    def _take_over(self, known: Sequence[tuple[str, int]]) -> Opened:
-        """Read what earlier runs left, tell of those that crashed, enter the own run."""
-        connection = self._open_connection()
-        with self._transaction():
-            runs = self._read_runs()
-            own = next((run for run in runs if run.run == self._run), None)
-            fresh = own is None
-            if own is None and known:  # a new file in the middle of a run
-                if runs:
-                    raise StoreDamaged("this run is missing in its own file")
-                for run, base in known:
-                    self._enter(run, base)
-                runs, own = [], StoredRun(self._run, known[-1][1], 0, 0, 0, 0, 0, None)
-            if own is None:
-                last = connection.execute("SELECT max(id) FROM rows").fetchone()[0] or 0
-                base = max(last, max((run.base for run in runs), default=0))
-                for crashed in connection.execute("SELECT run FROM runs WHERE ended IS NULL").fetchall():
-                    gap = (crashed[0].decode(), None, None, "crash", 0)
-                    connection.execute("INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)", gap)
-                connection.execute("UPDATE runs SET ended = 'lost' WHERE ended IS NULL")
-                connection.execute("DELETE FROM runs WHERE count = 0 AND n < (SELECT max(n) FROM runs)")
-                self._enter(self._run, base)
-                own = StoredRun(self._run, base, 0, 0, 0, 0, 0, None)
-            gaps = tuple(
-                Gap(run and run.decode(), first, last, reason.decode(), bool(told))
-                for run, first, last, reason, told in connection.execute(
-                    "SELECT run, first, last, reason, told FROM gaps ORDER BY n"
-                )
-            )
-        earlier = [run for run in runs if run.run != self._run]
-        self._known = [(run.run, run.base) for run in earlier] + [(own.run, own.base)]
-        if known and not earlier:
-            self._known = list(known)
-        carried = tuple(run for run in earlier if run.count)
-        previous = earlier[-1] if earlier else None
-        return Opened(own.base, carried, previous, gaps, fresh)
-
-    def _enter(self, run: str, base: int) -> None:
-        self._open_connection().execute(
-            "INSERT INTO runs (run, base, count, started_at, seen_at) VALUES (?, ?, 0, ?, ?)",
-            (run, base, self._started_at, self._started_at),
-        )
-
-    def _read_runs(self) -> list[StoredRun]:
-        connection = self._open_connection()
-        found = connection.execute(
-            "SELECT run, base, count, started_at, seen_at, ended FROM runs ORDER BY n"
-        ).fetchall()
-        runs: list[StoredRun] = []
-        for at, (run, base, count, started_at, seen_at, ended) in enumerate(found):
-            if not all(isinstance(number, int) for number in (base, count, started_at, seen_at)):
-                raise StoreDamaged("the table of runs is not readable")
-            end = found[at + 1][1] if at + 1 < len(found) else 2**62
-            first, last = connection.execute(
-                "SELECT (SELECT min(id) FROM rows WHERE id > :base AND id <= :end),"
-                " (SELECT max(id) FROM rows WHERE id > :base AND id <= :end)",
-                {"base": base, "end": end},
-            ).fetchone()
-            if first is None:
-                real = 0
-            elif 0 < count <= last - first + 1:
-                real = count
-            else:  # the count is not what was written: counting is slow, so only then
-                real = connection.execute(
-                    "SELECT count(*) FROM rows WHERE id BETWEEN ? AND ?", (first, last)
-                ).fetchone()[0]
-            if real != count:
-                connection.execute("UPDATE runs SET count = ? WHERE run = ?", (real, run.decode()))
-            runs.append(
-                StoredRun(
-                    run.decode(), base, real, first or 0, last or 0, started_at, seen_at, ended and ended.decode()
-                )
-            )
-        return runs
-
-    def _lost_runs(self) -> tuple[str, ...]:
-        """Names of the runs that had rows in a damaged file, as far as it still tells."""
-        try:
-            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
-                found = connection.execute("SELECT run FROM runs WHERE count > 0 ORDER BY n").fetchall()
-        except (sqlite3.Error, UnicodeDecodeError):
-            return ()
-        return tuple(str(run) for (run,) in found if isinstance(run, str))
 
     def _set_aside(self) -> Path:
         """Move the damaged database and its log out of the way; the copy before it goes."""
@@ -316,7 +179,7 @@ class Store:
                     dropped = self._commit(work, rows, pages)
                     break
                 except sqlite3.OperationalError as error:
-                    if _code(error) != sqlite3.SQLITE_FULL or pages > 4 * need // room.PAGE + 64:
+                    if code_of(error) != sqlite3.SQLITE_FULL or pages > 4 * need // room.PAGE + 64:
                         raise
                     pages = max(8, pages * 2)  # the estimate was low
         return Done(dropped, bool(dropped), _bytes_written())
@@ -326,7 +189,7 @@ class Store:
         changes: Counter[str] = Counter()
         if pages:
             self._allocate(pages)
-        with self._transaction():
+        with transaction(connection):
             for run, ids in self._by_run(work.delete):
                 cursor = connection.executemany("DELETE FROM rows WHERE id = ?", ((id_,) for id_ in ids))
                 changes[run] -= cursor.rowcount
@@ -466,26 +329,13 @@ class Store:
             raise StoreFailure("busy", "another program reads the database")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self._open_connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
-
-    @contextmanager
     def _failing_closes(self) -> Iterator[None]:
         """Close the files on any failure but lack of room: what SQLite believes of them may not be so."""
         try:
-            with _translated():
+            with translated():
                 yield
         except StoreFailure as failure:
-            self._condemned = isinstance(failure, StoreDamaged)
+            self._condemned = self._condemned or isinstance(failure, StoreDamaged)
             if failure.reason not in ("disk-full", "no-room"):
                 self.close()
             raise
@@ -512,31 +362,6 @@ class Store:
             return None
         run, base = self._run_of(id_)
         return row if belongs(text, run, id_ - base, row[1], row[2]) else None
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 when the module itself complains."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-
-
-@contextmanager
-def _translated(damage: frozenset[int] = _DAMAGE) -> Iterator[None]:
-    """Raise what SQLite and the file system say as a StoreFailure. A misuse of the module stays what it is: a bug."""
-    try:
-        yield
-    except sqlite3.ProgrammingError:
-        raise
-    except sqlite3.Error as error:
-        # Cursors in the frames of the traceback would keep the connection, and its lock on the file, alive.
-        traceback.clear_frames(error.__traceback__)
-        code = _code(error)
-        if code in damage:
-            raise StoreDamaged(str(error)) from error
-        raise StoreFailure(_WORDS.get(code, "failing"), str(error)) from error
-    except (UnicodeDecodeError, OverflowError) as error:
-        raise StoreDamaged(str(error)) from error
-    except OSError as error:
-        raise StoreFailure("io-error", str(error)) from error
 
 
 def _bytes_written() -> int:

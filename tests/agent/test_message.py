@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.message import Heading, Message, belongs, decode, encode, mark_replayed, ts_of
+from agent.message import Heading, belongs, decode, encode, mark_replayed, ts_of
 from collectors.api import ALL_TAGS, Batch, Value
 
 HEADING = Heading("plant-2", "gw-01", "9f3c1a7be2d04c55")
@@ -44,14 +44,6 @@ def test_golden_message() -> None:
 def test_empty_parts_are_left_out() -> None:
     (body,) = encoded(Batch("d", "1s", 0.0, {"a": 1}))
     assert list(decode(body)) == ["v", "ts", "site", "gateway", "device", "group", "run", "seq", "rev", "values"]
-
-
-def test_payload_is_marked_only_when_sent_again() -> None:
-    (body,) = encoded(Batch("d", "1s", 0.0, {"a": 1}))
-    message = Message("9f3c1a7be2d04c55", 1, "d", "1s", body)
-    assert message.payload == body
-    message.replayed = True
-    assert list(decode(message.payload))[-1] == "replayed"
 
 
 @pytest.mark.parametrize(
