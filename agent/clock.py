@@ -7,6 +7,7 @@ May import: `collectors.host.clock` (how the operating system tells), the standa
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 EARLIEST = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
@@ -18,22 +19,28 @@ STEP_S = 1.0
 class Clock:
     """Stamps monotonic instants with wall time.
 
+    Args:
+        wall: seconds since the epoch.
+        monotonic: seconds of the clock that is never set.
+
     Attributes:
         synchronised: what the operating system says; None = it does not tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.synchronised: bool | None = None
-        self._offset = time.time() - time.monotonic()
+        self.monotonic = monotonic
+        self._wall = wall
+        self._offset = wall() - monotonic()
 
     def stamp(self, at: float) -> int:
         """Milliseconds UTC of the monotonic instant `at`, by the wall clock as it stands now."""
-        return round((time.time() - time.monotonic() + at) * 1000)
+        return round((self._wall() - self.monotonic() + at) * 1000)
 
     @property
     def impossible(self) -> bool:
         """The wall clock shows a time before this program was built."""
-        return time.time() < EARLIEST
+        return self._wall() < EARLIEST
 
     @property
     def mark(self) -> str | None:
@@ -42,6 +49,6 @@ class Clock:
 
     def stepped(self) -> float:
         """Seconds by which the wall clock was stepped since the last call (0.0: it was not)."""
-        offset = time.time() - time.monotonic()
+        offset = self._wall() - self.monotonic()
         step, self._offset = offset - self._offset, offset
         return step if abs(step) >= STEP_S else 0.0

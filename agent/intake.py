@@ -9,7 +9,6 @@ May import: `agent.buffer`, `agent.clock`, `collectors.api`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -35,7 +34,7 @@ class Intake:
         self._clock = clock
         self._held: deque[tuple[Batch, str]] = deque()
         self._holding = clock.impossible
-        self._hold_until = time.monotonic() + HOLD_S
+        self._hold_until = clock.monotonic() + HOLD_S
         self.values = 0
         self.values_lost = 0
 
@@ -51,7 +50,7 @@ class Intake:
     async def release_loop(self) -> None:
         """Wait until the clock can be believed or was waited for long enough, then let the held batches go."""
         while self._holding:
-            if not self._clock.impossible or time.monotonic() >= self._hold_until:
+            if not self._clock.impossible or self._clock.monotonic() >= self._hold_until:
                 await self.release()
             else:
                 await asyncio.sleep(_LOOK_S)
