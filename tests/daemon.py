@@ -11,6 +11,7 @@ directory, which a second object may share (a restart, a second owner).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,8 +23,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from agent.buffer.outbox import Outbox
+from collectors.api import Batch
+
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 20.0
+TELL_MODULES = """
+import json, sys
+from agent.cli import main
+code = main(sys.argv[1:])
+print()
+print(json.dumps({"event": "modules", "names": sorted({name.split(".")[0] for name in sys.modules})}))
+sys.exit(code)
+"""
+"""A launcher (`-c`): ends as the command does, and then says which modules were loaded."""
 SITE, GATEWAY = "test", "gw"
 STATUS_TOPIC = f"shopfloor/{SITE}/{GATEWAY}/status"
 AGENT_TOPIC = f"shopfloor/{SITE}/{GATEWAY}/agent"
@@ -74,6 +87,30 @@ def opcua(name: str, url: str, nodes: Mapping[str, str], *, interval: str = "100
     }
 
 
+def fill_backlog(directory: Path, count: int) -> str:
+    """Leave so many messages of the device `press` in this data directory, as a run in an outage does; the run."""
+
+    async def fill() -> str:
+        outbox = Outbox(
+            directory,
+            site=SITE,
+            gateway=GATEWAY,
+            max_size=200_000_000,
+            commit_interval=1.0,
+            max_payload=60_000,
+            replay="live-first",
+        )
+        await outbox.open()
+        now = int(time.time() * 1000)
+        for number in range(count):
+            batch = Batch(device="press", group="100ms", at=time.monotonic(), values={"t0": number})
+            await outbox.append(batch, ts=now, rev="0badcafe")
+        await outbox.close(clean=True)
+        return outbox.run
+
+    return asyncio.run(fill())
+
+
 def eventually(condition: Callable[[], Any], what: str, within: float = 10.0) -> Any:
     """Wait until this is true, and return it.
 
@@ -95,6 +132,7 @@ class Daemon:
         config: None = the one that is already there.
         environment: beside that of this process.
         launcher: what stands between `python` and `run`.
+        volatile: where run-time files and log go, as on a gateway they go to memory; default `directory`.
     """
 
     def __init__(
@@ -104,15 +142,16 @@ class Daemon:
         *,
         environment: Mapping[str, str] | None = None,
         launcher: Sequence[str] = ("-m", "agent"),
+        volatile: Path | None = None,
     ) -> None:
         self.directory = directory
         self.path = directory / "agent.yaml"
         self.data = directory / "data"
-        self.run_dir = directory / "run"
+        self.run_dir = (volatile or directory) / "run"
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = {**os.environ, "RUNTIME_DIRECTORY": str(self.run_dir), **(environment or {})}
         self._launcher = launcher
-        self._log = directory / f"log-{time.monotonic_ns()}.jsonl"
+        self._log = (volatile or directory) / f"log-{time.monotonic_ns()}.jsonl"
         self._read = 0
         self._events: list[dict[str, Any]] = []
         if config is not None:

@@ -78,7 +78,8 @@ def test_a_sound_ledger() -> None:
 
 def test_a_hole_is_missing_until_it_is_told() -> None:
     assert faults(data(1), data(3), agent(3, delivered=2, in_flight=1)) == f"{RUN}: 1 missing and not told: 2"
-    told = ledger(data(1), data(3), agent(3, gaps=[gap(RUN, 2, 2, "cap")])).settle()
+    dropped = {"cap": 1}
+    told = ledger(data(1), data(3), agent(3, gaps=[gap(RUN, 2, 2, "cap")], delivered=2, dropped=dropped)).settle()
     assert told.ok
     assert (told.told, told.missing) == (1, 0)
     needless = ledger(data(1), data(2), agent(2, gaps=[gap(RUN, 2, 2, "cap")])).settle()

@@ -5,7 +5,6 @@ What a reading costs to lose is proved on the broker side, by the ledger (`tests
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -19,17 +18,17 @@ from typing import Any
 
 import pytest
 
-from agent.buffer.outbox import Outbox
 from agent.cli import main
-from collectors.api import Batch
 from tests.daemon import (
     AGENT_TOPIC,
     GATEWAY,
     SITE,
     STATUS_TOPIC,
+    TELL_MODULES,
     Daemon,
     data_topic,
     eventually,
+    fill_backlog,
     meta_topic,
     modbus,
     opcua,
@@ -326,28 +325,8 @@ def _crashed(witness: Witness, run: str) -> bool:
 BACKLOG = 10_000
 
 
-async def _fill(directory: Path) -> str:
-    """Leave a backlog as a run in an outage does; returns the run."""
-    outbox = Outbox(
-        directory,
-        site=SITE,
-        gateway=GATEWAY,
-        max_size=200_000_000,
-        commit_interval=1.0,
-        max_payload=60_000,
-        replay="live-first",
-    )
-    await outbox.open()
-    now = int(time.time() * 1000)
-    for number in range(BACKLOG):
-        batch = Batch(device="press", group="100ms", at=time.monotonic(), values={"t0": number})
-        await outbox.append(batch, ts=now + number // 100, rev="0badcafe")
-    await outbox.close(clean=True)
-    return outbox.run
-
-
 def test_stop_with_a_long_backlog(tmp_path: Path, witness: Witness, plc: ModbusServer) -> None:
-    run = asyncio.run(_fill(tmp_path / "data"))
+    run = fill_backlog(tmp_path / "data", BACKLOG)
     config = site(witness.broker.url, [press(plc)])
     with Daemon(tmp_path, config) as first:
         first.wait_for("backlog_replay")
@@ -399,19 +378,8 @@ def test_second_owner_of_a_data_directory_is_refused(tmp_path: Path, witness: Wi
         witness.settle_all(first.status())
 
 
-# Ends as the command does, and then says which modules were loaded.
-_TELL_MODULES = """
-import json, sys
-from agent.cli import main
-code = main(sys.argv[1:])
-print()
-print(json.dumps({"event": "modules", "names": sorted({name.split(".")[0] for name in sys.modules})}))
-sys.exit(code)
-"""
-
-
 def test_modbus_alone_loads_nothing_of_the_others(tmp_path: Path, witness: Witness, plc: ModbusServer) -> None:
-    with Daemon(tmp_path, site(witness.broker.url, [press(plc)]), launcher=("-c", _TELL_MODULES)) as daemon:
+    with Daemon(tmp_path, site(witness.broker.url, [press(plc)]), launcher=("-c", TELL_MODULES)) as daemon:
         witness.until("press")
         assert daemon.stop() == 0
         names = set(daemon.wait_for("modules")["names"])

@@ -1,0 +1,74 @@
+"""`python -m tests.soak [SCENARIO ...]`: run scenarios one after the other and print one table. Exit 1 if one fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+from tests.soak.claims import Claim, Options, table
+
+SCENARIOS = {
+    "acceptance": "ten minutes of the whole job, with trouble",
+    "crash": "kill -9 at random moments",
+    "footprint": "memory, imports and start of a Modbus-only daemon",
+    "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
+    "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
+}
+MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
+
+
+def main() -> int:
+    """Run what the command line names; all of it by default."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="scenarios:\n" + "\n".join(f"  {name:12}{text}" for name, text in SCENARIOS.items()),
+    )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of the acceptance run (default 10)")
+    parser.add_argument("--cycles", type=int, default=20, metavar="N", help="of repeated faults (default 20)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N", help="of all randomness")
+    parser.add_argument("--keep", action="store_true", help="keep the working directories, and say where they are")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.scenarios) - set(SCENARIOS):
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(SCENARIOS)}")
+    print(
+        f"{os.cpu_count()} cores, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB, "
+        f"{platform.platform()}, Python {platform.python_version()}, seed {arguments.seed}",
+        flush=True,
+    )
+    claims: list[Claim] = []
+    for name in arguments.scenarios or SCENARIOS:
+        claims += _scenario(name, arguments)
+    print(f"\n{table(claims)}")
+    return int(any(claim.passed is False for claim in claims))
+
+
+def _scenario(name: str, arguments: argparse.Namespace) -> list[Claim]:
+    disk = Path(tempfile.mkdtemp(prefix=f"soak-{name}-"))
+    memory = Path(tempfile.mkdtemp(prefix=f"soak-{name}-", dir=MEMORY))
+    options = Options(disk, memory, arguments.minutes, arguments.cycles, arguments.seed)
+    print(f"\n{name}: {SCENARIOS[name]}", flush=True)
+    began = time.monotonic()
+    try:
+        claims: list[Claim] = import_module(f"tests.soak.{name}").run(options)
+    except AssertionError as error:  # what was waited for did not come: a result, and the others go on
+        claims = [Claim(name, SCENARIOS[name], str(error).splitlines()[0], passed=False)]
+    print(f"{time.monotonic() - began:.0f} s, {sum(claim.passed is False for claim in claims)} failed", flush=True)
+    if arguments.keep:
+        print(f"kept: {disk} {memory}", flush=True)
+    else:
+        shutil.rmtree(disk, ignore_errors=True)
+        shutil.rmtree(memory, ignore_errors=True)
+    return claims
+
+
+if __name__ == "__main__":
+    sys.exit(main())

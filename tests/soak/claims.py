@@ -1,0 +1,48 @@
+"""What a scenario returns: claims, each with what was done, the figure it came to, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import columns
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table; `passed` None = a figure that nothing was promised of."""
+
+    claim: str
+    done: str
+    figure: str
+    passed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a scenario is given.
+
+    Attributes:
+        disk: an empty directory on a real disk.
+        memory: an empty directory in memory, for what a gateway keeps there.
+        minutes: of the acceptance run.
+        cycles: of repeated faults.
+        seed: of all randomness.
+    """
+
+    disk: Path
+    memory: Path
+    minutes: float
+    cycles: int
+    seed: int
+
+
+_MARKS = {True: "pass", False: "FAIL", None: ""}
+
+
+def table(claims: Iterable[Claim]) -> str:
+    """The claims as text columns."""
+    head = ("claim", "what was done", "figure", "result")
+    rows = [(claim.claim, claim.done, claim.figure, _MARKS[claim.passed]) for claim in claims]
+    return "\n".join(columns.table(head, rows))

@@ -1,0 +1,163 @@
+"""The surroundings of a daemon under test: broker, a listener of its own process, and figures from /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.daemon import GATEWAY, SITE, Daemon, eventually
+from tests.ledger import Account, Ledger, read_log
+from tests.servers.mosquitto import Mosquitto
+
+
+class Witness:
+    """A mosquitto that remembers its subscriptions, and a `mosquitto_sub` that writes down all it hears.
+
+    What the broker acknowledged, the listener gets: it is handed on before it is acknowledged, however the broker ends.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.broker = Mosquitto(
+            directory,
+            "allow_anonymous true",
+            "persistence true",
+            f"persistence_location {directory}/",
+            "max_inflight_messages 0",
+            "max_queued_messages 0",
+        )
+        self.heard = directory / "heard"
+        self.ledger = Ledger(SITE, GATEWAY)
+        self._directory = directory
+        self._listener: subprocess.Popen[bytes] | None = None
+
+    def arrivals(self) -> Iterator[tuple[float, str, bytes]]:
+        """Everything heard so far."""
+        return read_log(self.heard)
+
+    def settle(self, ended: Mapping[str, int] | None = None) -> Account:
+        """The account of everything heard; of one witness only once."""
+        for _, topic, payload in self.arrivals():
+            self.ledger.take(topic, payload)
+        return self.ledger.settle(ended)
+
+    def retained(self, topic: str) -> bytes:
+        """What somebody who comes now finds there; empty if nothing."""
+        command = ["mosquitto_sub", "-p", str(self.broker.port), "-t", topic, "-C", "1", "-W", "2"]
+        return subprocess.run(command, capture_output=True, check=False).stdout.strip()
+
+    def __enter__(self) -> Witness:
+        if shutil.which("mosquitto_sub") is None:
+            raise SystemExit("mosquitto_sub is not installed")
+        self.broker.start()
+        command = [
+            "mosquitto_sub",
+            "-p",
+            str(self.broker.port),
+            "-V",
+            "311",
+            "-c",
+            "-i",
+            "ledger",
+            "-q",
+            "1",
+            "-t",
+            "#",
+        ]
+        with self.heard.open("ab") as sink:
+            self._listener = subprocess.Popen([*command, "-F", "%U %r %t %p"], stdout=sink, stderr=subprocess.DEVNULL)
+        eventually(lambda: "ledger 1 #" in self.broker.log(), "the subscription")
+        assert self.broker.process is not None
+        self.broker.process.send_signal(signal.SIGUSR1)  # mosquitto writes down the subscription
+        eventually((self._directory / "mosquitto.db").exists, "the broker's memory")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listener is not None:
+            self._listener.terminate()
+            self._listener.wait(5)
+        self.broker.stop()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process used so far: CPU seconds, peak memory and bytes written to disks."""
+
+    cpu_s: float
+    peak_rss: int
+    rss: int
+    written: int
+
+
+def usage(pid: int) -> Usage:
+    """Of a running process.
+
+    Raises:
+        OSError: there is none.
+    """
+    process = Path("/proc") / str(pid)
+    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    written = dict(line.split(": ") for line in (process / "io").read_text().splitlines())
+    return Usage(cpu, _kib(status["VmHWM"]), _kib(status["VmRSS"]), int(written["write_bytes"]))
+
+
+def _kib(text: str) -> int:
+    return int(text.split()[0]) * 1024
+
+
+class Sampler:
+    """Enters every new `status.json` of a daemon into a ledger, in a thread."""
+
+    def __init__(self, daemon: Daemon, ledger: Ledger) -> None:
+        self._daemon, self._ledger = daemon, ledger
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._seen: Any = None
+
+    def look(self) -> dict[str, Any]:
+        """Read the status now."""
+        status: dict[str, Any] = {}
+        with contextlib.suppress(OSError):
+            status = self._daemon.status()
+        written = status.get("written")
+        if written != self._seen:
+            self._seen = written
+            self._ledger.sample(status)
+        return status
+
+    def _run(self) -> None:
+        while not self._end.wait(1.0):
+            self.look()
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def sleep_until(at: float) -> None:
+    """Sleep until this monotonic instant."""
+    time.sleep(max(0.0, at - time.monotonic()))
+
+
+def megabytes(count: float) -> str:
+    """Bytes as text."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} KB"
