@@ -167,6 +167,9 @@ class Normaliser:
             for name in batch.values:
                 group.quality.pop(name, None)
             group.quality.update(batch.quality)
+        elif self._pushes:
+            # Copies: the batch may still wait to be stamped when the next news change what is current.
+            group.current, group.quality = dict(batch.values), dict(batch.quality)
         else:
             group.current, group.quality = batch.values, batch.quality
 

@@ -7,6 +7,7 @@ May import: `agent.config`, `agent.last_values`, `agent.logs`, `agent.normaliser
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -27,6 +28,9 @@ from collectors.registry import collector_type
 
 WAIT_S = 10.0
 """How long a device that reports by itself has time to send every tag once."""
+
+CLOSE_S = 2.0
+"""How long a device may take to be let go."""
 
 
 def read(path: Path, devices: Sequence[str], *, as_json: bool = False) -> int:
@@ -75,8 +79,33 @@ def _warn_if_running(data_dir: Path) -> None:
 
 async def _read_all(devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str) -> dict[str, Any]:
     context = Context()
-    reports = await asyncio.gather(*(_read_one(device, plugins, context, language) for device in devices))
-    return dict(zip((device.name for device in devices), reports, strict=True))
+    found = await asyncio.gather(
+        *(_read_one(device, plugins, context, language) for device in devices), return_exceptions=True
+    )
+    reports: dict[str, Any] = {}
+    for device, result in zip(devices, found, strict=True):
+        if isinstance(result, Exception):
+            reports[device.name] = _failed(device, result, language)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            reports[device.name] = result
+    return reports
+
+
+def _failed(device: DeviceConfig, error: Exception, language: str) -> dict[str, Any]:
+    """The report of a device whose collector has a bug: the others are read all the same."""
+    detail = f"{type(error).__name__}: {error}"
+    text = f"the agent itself failed on this device: {detail}"
+    facts = {"detail": detail, "device": device.name}
+    return {
+        "label": device.label,
+        "state": "bad",
+        "seconds": 0.0,
+        "tags": [],
+        "cause": "bug",
+        "text": why("bug", text, facts, language),
+    }
 
 
 async def _read_one(device: DeviceConfig, plugins: Sequence[str], context: Context, language: str) -> dict[str, Any]:
@@ -92,7 +121,9 @@ async def _read_one(device: DeviceConfig, plugins: Sequence[str], context: Conte
         trouble = error
         normaliser.lost(getattr(error, "reason", "config"), time.monotonic())
     finally:
-        await collector.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await collector.close()
     tags = last_values(collector.tags(), normaliser, time.monotonic())
     good = [tag for tag in tags if tag["quality"] is None and tag["age_s"] is not None]
     report: dict[str, Any] = {

@@ -250,3 +250,10 @@ def test_each_reason_of_a_dead_device_is_told_once() -> None:
         1,
         0,
     ]
+
+
+def test_what_was_handed_on_does_not_change_with_the_next_news() -> None:
+    n = normaliser(tag("a"), heartbeat=60, pushes=True)
+    (told,) = n.take(Batch("press", "1s", 0, {}, {ALL_TAGS: "bad:stale"}))
+    n.take(Batch("press", "1s", 1, {"a": 1}))
+    assert (told.values, told.quality) == ({}, {ALL_TAGS: "bad:stale"})
