@@ -167,17 +167,18 @@ class Overview:
 
     def _buffer(self, now: float) -> BufferStatus:
         outbox = self._outbox
-        size, cap = getattr(outbox, "bytes_stored", 0), getattr(outbox, "cap", 0)
+        size, cap = outbox.bytes_stored, outbox.cap
         self._fill.append((now, size))
+        buffered = outbox.counters()["buffered"]
         then, before = self._fill[0]
         rate = (size - before) / (now - then) if now > then else 0.0
         return {
             "state": outbox.state,
-            "backlog": outbox.backlog,
+            "backlog": buffered,
             "bytes": size,
             "cap": cap,
             "oldest_s": outbox.backlog_age_s,
-            "fills_in_s": round((cap - size) / rate) if rate > 0 and outbox.backlog else None,
+            "fills_in_s": round((cap - size) / rate) if rate > 0 and buffered else None,
         }
 
     def _device(self, name: str, runner: Runner, now: float) -> DeviceStatus:

@@ -81,6 +81,7 @@ class Outbox:
         run: 16 hex digits, random.
         state: ok, degraded (the store cannot be written: memory only), full (the oldest go to make room).
         reason, text: why it is degraded; empty otherwise.
+        bytes_stored, cap: bytes that messages take on disk, and may take; as of the last transaction.
         previous: the run before, None if there was none or it is not known (yet).
     """
 
@@ -103,6 +104,8 @@ class Outbox:
         self.state: State = "ok"
         self.reason = ""
         self.text = ""
+        self.bytes_stored = 0
+        self.cap = max_size
         self.previous: Previous | None = None
         self._directory = directory
         self._heading = Heading(site, gateway, self.run)
@@ -471,7 +474,7 @@ class Outbox:
             self._kick.set()
             return False
         self._committed_at = self._clock()
-        self._bytes_written = done.bytes_written
+        self._bytes_written, self.bytes_stored, self.cap = done.bytes_written, done.used, done.cap
         for id_ in deletions:
             lanes.deleting.pop(id_, None)
         self._delete_due = self._clock() + _DELETE_AFTER_S if lanes.deleting else 0.0
@@ -504,15 +507,16 @@ class Outbox:
         finished = asyncio.get_running_loop().create_future()
         known = self._lanes.known_runs() if self._opened_once else ()
 
-        def job() -> tuple[Opened, int | None]:
+        def job() -> tuple[Opened, int | None, tuple[int, int]]:
             opened = self._store.open(known)
             first = self._store.page(0, 2**62, rows=1, size=1).rows if opened.runs else ()
-            return opened, ts_of(first[0][3]) if first else None
+            return opened, ts_of(first[0][3]) if first else None, self._store.extent()
 
-        def done(outcome: Outcome[tuple[Opened, int | None]]) -> None:
+        def done(outcome: Outcome[tuple[Opened, int | None, tuple[int, int]]]) -> None:
             self._opening = None
             try:
-                self._opened(*outcome.get())
+                opened, oldest_ts, (self.bytes_stored, self.cap) = outcome.get()
+                self._opened(opened, oldest_ts)
             except StoreFailure as failure:
                 self._degrade(failure)
             except BaseException as error:  # noqa: BLE001 - raised in commit_loop, where the core sees it

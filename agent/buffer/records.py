@@ -118,11 +118,14 @@ class Done:
         dropped: ids that went to make room, ascending.
         full: whether room was made by dropping.
         bytes_written: by the store's thread so far, as the kernel counts them.
+        used, cap: bytes that messages take, and may take.
     """
 
     dropped: tuple[int, ...]
     full: bool
     bytes_written: int
+    used: int
+    cap: int
 
 
 @dataclass(slots=True)

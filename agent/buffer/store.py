@@ -182,7 +182,8 @@ class Store:
                     if code_of(error) != sqlite3.SQLITE_FULL or pages > 4 * need // room.PAGE + 64:
                         raise
                     pages = max(8, pages * 2)  # the estimate was low
-        return Done(dropped, bool(dropped), _bytes_written())
+            used, cap = self.extent()
+        return Done(dropped, bool(dropped), _bytes_written(), used, cap)
 
     def _commit(self, work: Work, rows: Sequence[tuple[int, str, str, bytes]], pages: int) -> tuple[int, ...]:
         connection = self._open_connection()
@@ -293,6 +294,16 @@ class Store:
     def _free_pages(self) -> int:
         limit = int(self._pragma("max_page_count"))
         return limit - int(self._pragma("page_count")) + int(self._pragma("freelist_count"))
+
+    def extent(self) -> tuple[int, int]:
+        """Bytes that messages take in the open database, and bytes that they may take.
+
+        Raises:
+            StoreFailure: the store cannot be read now.
+        """
+        with self._failing_closes():
+            taken = int(self._pragma("page_count")) - int(self._pragma("freelist_count"))
+            return taken * room.PAGE, max(taken, self._cap_pages()) * room.PAGE
 
     def _cap_pages(self) -> int:
         """Pages that the database may have: the cap without what the other files take."""
