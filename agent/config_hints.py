@@ -86,6 +86,13 @@ _SYNONYMS = {
     "lword": "uint64", "boolean": "bool", "bit": "bool", "bcd": "bcd16", "text": "sentences", "char": "string",
     "big": "ABCD", "big_endian": "ABCD", "little": "DCBA", "little_endian": "DCBA", "cn": "zh", "zh_cn": "zh",
     "chinese": "zh", "中文": "zh", "english": "en", "en_us": "en", "4": "3.1.1", "3": "3.1.1", "311": "3.1.1",
+    "汇川": "inovance-h5u", "inovance": "inovance-h5u", "h5u": "inovance-h5u", "easy": "inovance-h5u",
+    "h3u": "inovance-h3u", "am400": "inovance-am", "am600": "inovance-am", "ac800": "inovance-am",
+    "信捷": "xinje-xd", "xinje": "xinje-xd", "xl": "xinje-xd", "xd": "xinje-xd", "xc": "xinje-xc",
+    "台达": "delta-dvp", "delta": "delta-dvp", "dvp": "delta-dvp", "三菱": "mitsubishi-fx5", "fx5u": "mitsubishi-fx5",
+    "mitsubishi": "mitsubishi-fx5", "施耐德": "schneider", "m221": "schneider", "m241": "schneider",
+    "西门子": "siemens-s7-200-smart", "siemens": "siemens-s7-200-smart", "s7_200": "siemens-s7-200-smart",
+    "s7_200_smart": "siemens-s7-200-smart", "smart": "siemens-s7-200-smart",
     "v5": "5", "5.0": "5", "mqttv5": "5", "mqtt5": "5", "warn": "warning", "fifo": "in-order",
 }  # fmt: skip
 _TIME_UNITS = {

@@ -281,10 +281,11 @@ class TagExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What will be read: each tag, and each request (`"holding 100..124 (25 registers) every 1s"`)."""
+    """What will be read: each tag, each request (`"holding 100..124 (25 registers) every 1s"`), and what to know."""
 
     tags: Sequence[TagExplanation]
     requests: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

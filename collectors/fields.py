@@ -226,7 +226,6 @@ class DeviceConfig(Section):
         return {
             "template": "templates are not supported yet: write the tags out under tags:",
             "vars": "variables of templates are not supported yet",
-            "brand": "addresses in the maker's notation are not supported yet: use 40001 or holding:0",
             "expect": "checks of the device's identity are not supported yet",
             "hours": "working hours are not supported yet",
             "off": "switching a device off is not supported yet: remove it, or put # before its lines",

@@ -203,6 +203,7 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
             for tag in explanation.tags
         ],
         "requests": list(explanation.requests),
+        "notes": list(explanation.notes),
     }
 
 
@@ -277,7 +278,8 @@ def _explain_text(name: str, explanation: Explanation) -> list[str]:
     used = [index for index, title in enumerate(columns) if index < 4 or any(row[index] for row in rows)]
     out = [f"{name}:"]
     out += table([columns[i] for i in used], [[row[i] for i in used] for row in rows])
-    return [*out, *(f"  reads {request}" for request in explanation.requests)]
+    out += [f"  reads {request}" for request in explanation.requests]
+    return [*out, *(f"  note: {note}" for note in explanation.notes)]
 
 
 def _too_busy(share: float) -> str:

@@ -6,6 +6,7 @@ May import: the standard library, `collectors.api`, the pure modules of this pac
 from __future__ import annotations
 
 from collectors.api import Estimate, Explanation, TagExplanation, group_name
+from collectors.modbus.brands import BRANDS
 from collectors.modbus.config import ModbusConfig, ModbusTag
 from collectors.modbus.layout import blocks_of
 
@@ -37,7 +38,9 @@ def explain(config: ModbusConfig) -> Explanation:
     requests = [
         f"{block} every {group}" for group in config.groups() for block in blocks_of(config, frozenset({group}))
     ]
-    return Explanation([_tag(config, tag) for tag in config.tags], requests)
+    brand = BRANDS[config.brand_name] if config.brand_name is not None else None
+    notes = [f"{brand.title}: {brand.note}"] if brand is not None and brand.note else []
+    return Explanation([_tag(config, tag) for tag in config.tags], requests, notes)
 
 
 def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
@@ -48,6 +51,8 @@ def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
         notes.append(f"{tag.registers} registers, to {where.offset + tag.registers - 1}")
     if tag.type == "string":
         notes.append(tag.encoding or "utf-8")
+    if tag.place.source == "check":
+        notes.append("map from general knowledge: compare with the machine's display")
     return TagExplanation(
         tag=tag.name,
         source=tag.address,

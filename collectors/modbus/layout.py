@@ -10,20 +10,27 @@ from collectors.modbus.config import ModbusConfig
 from collectors.modbus.plan import Block, Span, plan
 
 
-def spans_of(config: ModbusConfig, due: frozenset[str]) -> list[Span]:
-    """What the tags of the due groups take, with their index in the configuration."""
+def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = None) -> list[Span]:
+    """What the tags of the due groups (and of one region) take, with their index in the configuration."""
     return [
         Span(tag.where.area, tag.where.offset, tag.registers, index)
         for index, tag in enumerate(config.tags)
-        if group_name(config.interval_of(tag)) in due
+        if group_name(config.interval_of(tag)) in due and (region is None or tag.place.region == region)
     ]
 
 
 def blocks_of(config: ModbusConfig, due: frozenset[str]) -> list[Block]:
-    """The requests that read the due groups together."""
-    return plan(
-        spans_of(config, due),
-        max_registers=config.max_registers,
-        max_coils=config.max_coils,
-        max_gap=config.max_gap,
-    )
+    """The requests that read the due groups together.
+
+    Regions are planned apart: between two stretches of a maker's map lies nothing that could be read along.
+    """
+    return [
+        block
+        for region in sorted({tag.place.region for tag in config.tags})
+        for block in plan(
+            spans_of(config, due, region),
+            max_registers=config.max_registers,
+            max_coils=config.max_coils,
+            max_gap=config.max_gap,
+        )
+    ]

@@ -101,7 +101,7 @@ def test_other_urls_are_refused(url: str, says: str) -> None:
     [
         ({"address": "40001"}, "address", "registers need a type"),
         ({"address": "100", "type": "int16"}, "address", "holding:100"),
-        ({"address": "D100", "type": "int16"}, "address", "not supported yet"),
+        ({"address": "D100", "type": "int16"}, "address", "name the maker with brand:"),
         ({"address": 40010.1, "type": "int16"}, "address", "quotes"),
         ({"address": "40001.16"}, "address", "0 to 15"),
         ({"address": "coil:0.1"}, "address", "one bit"),
@@ -182,7 +182,7 @@ def test_a_value_is_never_put_together_from_two_requests() -> None:
 
 
 def test_keys_of_later_versions_are_known() -> None:
-    assert {"line", "template", "vars", "brand", "expect", "hours", "off", "tags_file"} <= {
+    assert {"line", "template", "vars", "expect", "hours", "off", "tags_file"} <= {
         key for model in ModbusConfig.__mro__ if hasattr(model, "unsupported") for key in model.unsupported()
     }
 
