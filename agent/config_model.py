@@ -10,9 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shutil
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -48,7 +46,6 @@ _OTHER_SCHEMES = {
     "http": "mqtt", "https": "mqtts",
 }  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_DEFAULT_MAX_SIZE = 1_000_000_000
 
 
 def check_gateway(value: str) -> str:
@@ -233,7 +230,7 @@ class BufferConfig(Section):
         description="where undelivered readings are kept; default $STATE_DIRECTORY, else /var/lib/shopfloor-agent if "
         "writable, else ~/.local/state/shopfloor-agent",
     )
-    max_size: Annotated[Size, Field(ge=1_000_000)] | None = Field(
+    max_size: Annotated[Size, Field(ge=4_000_000)] | None = Field(
         None, description="hard limit, the oldest go first; default min(1 GB, a quarter of what the volume has free)"
     )
     commit_interval: Annotated[DurationOrZero, Field(le=60)] = Field(
@@ -243,19 +240,6 @@ class BufferConfig(Section):
     replay_rate: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         100.0, description="backlog messages a second; 0 = no limit"
     )
-
-    def size_limit(self) -> int:
-        """`max_size`, or its default: min(1 GB, a quarter of what the volume could give), in bytes."""
-        if self.max_size is not None:
-            return self.max_size
-        directory = Path(self.directory)
-        try:
-            own = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
-        except OSError:
-            own = 0
-        while not os.access(directory, os.F_OK) and directory != directory.parent:
-            directory = directory.parent
-        return min(_DEFAULT_MAX_SIZE, (shutil.disk_usage(directory).free + own) // 4)
 
 
 class LogConfig(Section):

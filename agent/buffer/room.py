@@ -21,6 +21,7 @@ SMALLEST = 4 * 1000 * 1000
 """No cap is smaller: the reserves alone take three quarters of it."""
 
 _MARGIN = 100 * 1000 * 1000
+_MOST = 1000**3
 
 
 def margin(volume: int) -> int:
@@ -34,15 +35,14 @@ def cap(max_size: int, used: int, free: int, volume: int) -> int:
 
 
 def default_max_size(directory: Path) -> int:
-    """Return the cap for a configuration that names none: 1 GB, or a quarter of free space and own files if less.
-
-    Raises:
-        OSError: the volume cannot be asked.
-    """
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    volume = os.statvfs(existing)
+    """Return the cap for a configuration that names none: 1 GB, or a quarter of free space and own files if less."""
+    try:
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
+        volume = os.statvfs(existing)
+    except OSError:  # a disk in trouble, which the store will find out: what it may take matters when it is well again
+        return _MOST
     own = sum(allocated(path) for path in directory.glob("outbox.*")) if directory.exists() else 0
-    return max(SMALLEST, min(1000**3, (volume.f_bavail * volume.f_frsize + own) // 4))
+    return max(SMALLEST, min(_MOST, (volume.f_bavail * volume.f_frsize + own) // 4))
 
 
 def allocated(path: Path) -> int:

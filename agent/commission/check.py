@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import topics
+from agent.buffer.room import default_max_size
 from agent.columns import table
 from agent.config import AgentConfig, Loaded, load
 from agent.config_wording import shown_number
@@ -168,7 +169,7 @@ def _as_object(path: Path, loaded: Loaded, explain: bool) -> dict[str, Any]:
         "bytes_a_day": round(sum(cost.bytes_a_day for cost in devices)),
         "buffer": {
             "directory": config.buffer.directory,
-            "max_size": config.buffer.size_limit(),
+            "max_size": _buffer_size(config),
             "lasts_s": round(_lasts_s(config, devices)),
         },
     }
@@ -179,7 +180,7 @@ def _as_object(path: Path, loaded: Loaded, explain: bool) -> dict[str, Any]:
 
 def _lasts_s(config: AgentConfig, devices: Sequence[DeviceCost]) -> float:
     a_day = sum(cost.stored_bytes_a_day for cost in devices)
-    return config.buffer.size_limit() / a_day * _DAY_S if a_day else 0.0
+    return _buffer_size(config) / a_day * _DAY_S if a_day else 0.0
 
 
 def _explanations(config: AgentConfig) -> list[tuple[str, Explanation]]:
@@ -249,7 +250,7 @@ def _summary(config: AgentConfig, devices: Sequence[DeviceCost]) -> list[str]:
     out = [
         f"To {config.mqtt.url}: {least}{sum(cost.messages_a_day for cost in devices):,.0f} messages and "
         f"{least}{_size(sum(cost.bytes_a_day for cost in devices))} a day (estimated, headers included).",
-        f"Without a broker {config.buffer.directory} ({_size(config.buffer.size_limit())}) lasts "
+        f"Without a broker {config.buffer.directory} ({_size(_buffer_size(config))}) lasts "
         f"{'at most ' if some else ''}about {_span(_lasts_s(config, devices))}, then the oldest go first.",
     ]
     if some:
@@ -290,6 +291,10 @@ def _too_busy(share: float) -> str:
 
 def _at_least(some: bool) -> str:
     return ">= " if some else ""
+
+
+def _buffer_size(config: AgentConfig) -> int:
+    return config.buffer.max_size or default_max_size(Path(config.buffer.directory))
 
 
 def _size(count: float) -> str:

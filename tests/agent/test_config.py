@@ -157,7 +157,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     config = good(load(written(tmp_path, SMALL + "log: {file: a.log}\nbuffer: {directory: data}\n")))
     assert config.log.file == str(tmp_path / "a.log")
     assert config.buffer.directory == str(tmp_path / "data")
-    assert 0 < config.buffer.size_limit() <= 1_000_000_000
+    assert config.buffer.max_size is None
 
 
 def test_plain_mqtt_is_for_this_machine_unless_allowed(tmp_path: Path) -> None:
