@@ -106,6 +106,7 @@ class Ledger:
         self._prefix = f"shopfloor/{site}/{gateway}/"
         self._crash_ms = crash_s * 1000
         self._account = Account()
+        self._told: set[bytes] = set()
 
     def take(self, topic: str, payload: bytes) -> None:
         """Enter one arrival."""
@@ -223,6 +224,10 @@ class Ledger:
         return None
 
     def _take_counters(self, payload: bytes) -> None:
+        digest = hashlib.blake2b(payload, digest_size=12).digest()
+        if digest in self._told:  # a broker that was restarted may hand it out again, late
+            return
+        self._told.add(digest)
         self._account.agent_messages += 1
         message = json.loads(payload, parse_constant=_no_constant)
         name, counters = message["run"], message["counters"]

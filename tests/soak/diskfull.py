@@ -21,7 +21,7 @@ from tests.soak.claims import Claim, Options
 from tests.soak.plant import Witness
 
 DEVICES, TAGS = 8, 120
-FULL_S = 40.0
+ALONE_S, FULL_S = 10.0, 40.0
 RECOVER_S = 30.0
 
 
@@ -82,7 +82,7 @@ def _fill(name: str, volume: Path, directory: Path, memory: Path) -> list[Claim]
             daemon.wait_for("broker_connected")
             witness.broker.stop()
             daemon.wait_for("broker_lost")
-            time.sleep(3)
+            time.sleep(ALONE_S)
             neighbour = volume / "neighbour"
             filled = time.monotonic()
             while time.monotonic() - filled < FULL_S:
