@@ -75,10 +75,15 @@ class Upkeep:
 
     async def write_files(self, within: float = FILES_EVERY_S) -> None:
         """Write status and metrics as they are now; a disk that does not answer is left to itself after so long."""
+        until = time.monotonic() + within
+        while self._file_thread.busy and time.monotonic() < until:  # noqa: ASYNC110 - a thread sets no event
+            await asyncio.sleep(0.02)
         snapshot = self._overview.snapshot(self._publisher)
         try:
-            await self._file_thread.run(partial(self._files.write, snapshot), within)
-        except (Late, Stuck):
+            await self._file_thread.run(partial(self._files.write, snapshot), max(0.0, until - time.monotonic()))
+        except Stuck:
+            return  # the call before this one has said so, or has only just begun
+        except Late:
             error: str | None = f"{self._files.run_dir} does not answer"
         except Died:
             error = "see the error above"
