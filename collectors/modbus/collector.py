@@ -82,10 +82,7 @@ class ModbusCollector:
         readings = self._readings(due)
         poll = _Poll(self._config, self._stats)
         async with self._lease.resource.turn(time.monotonic()) as turn:
-            for reading in readings:
-                if turn.blocks_others():
-                    await turn.step_aside()
-                await poll.read(turn, reading)
+            await poll.read(turn, readings)
         poll.raise_if_nothing_came()
         return [self._batch(group, readings) for group in self._groups if group in due]
 
@@ -131,35 +128,57 @@ class _Poll:
         self._good = 0
         self._unanswered = 0
         self._lost = 0
+        self._began = 0.0
         self._over: Unavailable | None = None
         self._last: Unavailable | None = None
 
-    async def read(self, turn: Turn[Link], reading: Reading) -> None:
-        """Ask for one block; its outcome stands in the reading afterwards."""
-        link = await self._link(turn)
-        if link is None:
-            assert self._over is not None  # _link says why there is none
-            reading.failed(f"bad:{self._over.reason}", time.monotonic(), asked=False)
-            return
-        config, began = self._config, time.monotonic()
-        self._stats.requests += 1
+    async def read(self, turn: Turn[Link], readings: Sequence[Reading]) -> None:
+        """Ask for the blocks; the outcome of each stands in its reading afterwards."""
+        done = 0
+        while done < len(readings):
+            if turn.blocks_others():
+                await turn.step_aside()
+            link = await self._link(turn)
+            if link is None:
+                assert self._over is not None  # _link says why there is none
+                for reading in readings[done:]:
+                    reading.failed(f"bad:{self._over.reason}", time.monotonic(), asked=False)
+                return
+            done += await self._read_in_a_row(turn, link, readings[done:])
+
+    async def _read_in_a_row(self, turn: Turn[Link], link: Link, readings: Sequence[Reading]) -> int:
+        """Ask until somebody else has the right to the line, or one request fails; how many have an outcome."""
+        config = self._config
+        answers = iter(readings)
+        done = 0
+
+        def took(answer: bytes | DeviceException) -> bool:
+            nonlocal done
+            done += 1
+            now = self._ended()
+            if isinstance(answer, bytes):
+                next(answers).came(answer, now)
+                self._good += 1
+                self._unanswered = 0
+            else:
+                self._refused(next(answers), now, answer.code)
+            return not turn.blocks_others()
+
+        self._began = time.monotonic()
         try:
-            data = await link.read(config.unit_id, reading.request, config.timeout)
+            await link.read(config.unit_id, [reading.request for reading in readings], config.timeout, took)
         except NoAnswer:
-            self._no_answer(reading, began)
+            self._no_answer(readings[done], self._ended())
             # Whoever was due meanwhile goes first: one silent unit must not hold the line for a whole poll.
             await turn.step_aside(time.monotonic())
-        except DeviceException as error:
-            self._refused(reading, began, error.code)
         except LinkLost as error:
-            self._link_lost(reading, began, error)
+            self._link_lost(readings[done], self._ended(), error)
             if error.cause == "closed_by_peer" and self._good == 0 and self._over is None:
                 # Most likely the device closed an idle connection just as this poll began: that costs no reading.
-                await self.read(turn, reading)
+                return done
         else:
-            reading.came(data, self._ended(began))
-            self._good += 1
-            self._unanswered = 0
+            return done
+        return done + 1
 
     def raise_if_nothing_came(self) -> None:
         """Raise what kept every request from being answered, if that is so."""
@@ -176,13 +195,16 @@ class _Poll:
             self._over = self._last = error
             return None
 
-    def _ended(self, began: float) -> float:
+    def _ended(self) -> float:
+        """Count a request that has its outcome, and the time it took; returns the time."""
         now = time.monotonic()
-        self._stats.wire_s += now - began
+        self._stats.requests += 1
+        self._stats.wire_s += now - self._began
+        self._began = now  # of the next one, if there is one
         return now
 
-    def _no_answer(self, reading: Reading, began: float) -> None:
-        reading.failed("bad:timeout", self._ended(began))
+    def _no_answer(self, reading: Reading, at: float) -> None:
+        reading.failed("bad:timeout", at)
         config = self._config
         text = f"unit {config.unit_id} at {config.where} did not answer within {config.timeout:g} s"
         self._last = self._unavailable("timeout", "no_answer", text)
@@ -190,8 +212,8 @@ class _Poll:
         if self._unanswered >= GIVE_UP_AFTER:
             self._over = self._last
 
-    def _refused(self, reading: Reading, began: float, code: int) -> None:
-        reading.failed(f"bad:exception-{code}", self._ended(began))
+    def _refused(self, reading: Reading, at: float, code: int) -> None:
+        reading.failed(f"bad:exception-{code}", at)
         self._unanswered = 0
         if code in GATEWAY_EXCEPTIONS:
             config = self._config
@@ -200,8 +222,8 @@ class _Poll:
         else:
             self._good += 1
 
-    def _link_lost(self, reading: Reading, began: float, error: LinkLost) -> None:
-        reading.failed(f"bad:{error.reason}", self._ended(began))
+    def _link_lost(self, reading: Reading, at: float, error: LinkLost) -> None:
+        reading.failed(f"bad:{error.reason}", at)
         self._last = self._unavailable(error.reason, error.cause, error.text, error.detail)
         self._lost += 1
         if self._lost > REOPEN_IN_A_POLL:

@@ -17,9 +17,11 @@ import errno
 import logging
 import random
 import socket
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from collectors.api import Unavailable
 from collectors.modbus.plan import Block
@@ -39,6 +41,11 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_K
 
 _HEADER = 8
 """Bytes of the MBAP header and the function code."""
+_DATA = 9
+"""Bytes before the data of a reply: header, function code, byte count."""
+_REQUEST = struct.Struct(">HHHB")
+_REPLY = struct.Struct(">HHHBBB")
+_NONE = -1
 _LENGTHS = range(3, 255)
 """What the header's length field may say: unit, function, at least one byte; at most 253 bytes of PDU and the unit."""
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
@@ -128,14 +135,24 @@ def _codec() -> tuple[FramerSocket, DecodePDU]:
     return FramerSocket(decoder), decoder
 
 
-@dataclass(slots=True)
-class _Pending:
-    """The request that waits for its reply."""
+Took: TypeAlias = Callable[[bytes | DeviceException], bool]
+"""Takes an answer; returns whether the next request is to be sent."""
 
-    transaction: int
-    unit: int
-    request: Request
-    reply: asyncio.Future[bytes]
+
+class _Run:
+    """Requests to one unit, sent one after the other; `at` is the one that is on."""
+
+    __slots__ = ("at", "finished", "requests", "timeout", "took", "unit")
+
+    def __init__(
+        self, unit: int, requests: Sequence[Request], timeout: float, took: Took, finished: asyncio.Future[None]
+    ) -> None:
+        self.unit = unit
+        self.requests = requests
+        self.timeout = timeout
+        self.took = took
+        self.finished = finished
+        self.at = 0
 
 
 class Link(asyncio.Protocol):
@@ -151,7 +168,12 @@ class Link(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._lost: LinkLost | None = None
         self._rest = b""
-        self._pending: _Pending | None = None
+        self._run: _Run | None = None
+        # The reply that is waited for: its length, and the bytes before its data. No length: none is.
+        self._wanted_size = _NONE
+        self._wanted_head = b""
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._transaction = random.randrange(1, 0x10000)
         self._sent = 0
         self._silent: dict[int, int] = {}
@@ -161,42 +183,37 @@ class Link(asyncio.Protocol):
         """Whether requests may be sent."""
         return self._lost is None and self._transport is not None and not self._transport.is_closing()
 
-    async def read(self, unit: int, request: Request, timeout: float) -> bytes:
-        """Return the data of the reply, exactly `request.size` bytes.
+    async def read(self, unit: int, requests: Sequence[Request], timeout: float, took: Took) -> None:
+        """Send requests to a unit, each when the one before it was answered, without a detour through the loop.
 
         A cancelled call takes the connection with it: the device may still answer, and nobody may be sent in between.
 
+        Args:
+            timeout: seconds for each of them.
+            took: called with each answer: data of exactly `request.size` bytes, or what the device says instead;
+                returns whether to go on with the next. Must not raise.
+
         Raises:
-            NoAnswer: nothing complete came within `timeout` seconds.
-            DeviceException: the device refused.
-            LinkLost: the connection ended, or was closed because of what came.
+            NoAnswer: to the request after those that `took` was called for, nothing complete came in time.
+            LinkLost: the connection ended at that request, or was closed because of what came.
         """
         if self._lost is not None or self._transport is None:
             raise (self._lost or _closed_by_us()).again()
-        if self._pending is not None:
+        if self._run is not None:
             raise RuntimeError("requests on one connection overlap")
-        self._transaction = self._transaction % 0xFFFF + 1
-        self._sent += 1
-        reply: asyncio.Future[bytes] = self._loop.create_future()
-        self._pending = _Pending(self._transaction, unit, request, reply)
-        timer = self._loop.call_later(timeout, _expire, reply)
-        self._transport.write(self._framer.encode(request.pdu, unit, self._transaction))
+        self._run = run = _Run(unit, requests, timeout, took, self._loop.create_future())
+        self._send(run)
         try:
-            data = await reply
+            await run.finished
         except NoAnswer:
             self._note_silence(unit)
-            raise
-        except DeviceException:
-            self._silent[unit] = 0
             raise
         except asyncio.CancelledError:
             self._lose(_closed_by_us())
             raise
         finally:
-            timer.cancel()
-            self._pending = None
-        self._silent[unit] = 0
-        return data
+            self._run = None
+            self._wanted_size = _NONE
 
     async def close(self) -> None:
         """Close the connection; returns when the socket is closed. Safe twice.
@@ -204,7 +221,7 @@ class Link(asyncio.Protocol):
         The device is given a moment to close its side first: one that takes a single connection must have let go of
         this one before the next comes.
         """
-        if self.alive and self._pending is None and self._transport is not None:
+        if self.alive and self._run is None and self._transport is not None:
             self._lost = _closed_by_us()
             self._transport.write_eof()
             try:
@@ -222,9 +239,74 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Split what came into replies; what is incomplete stays until the rest comes, across requests."""
-        if self._lost is not None:
+        """Take what came. Byte for byte the reply that is waited for is the rule; all else goes the long way."""
+        if len(data) == self._wanted_size and data.startswith(self._wanted_head) and not self._rest:
+            self._answered(data[_DATA:])
+        elif self._lost is None:
+            self._split(data)
+        run = self._run
+        if run is not None and self._wanted_size == _NONE and self._lost is None and not run.finished.done():
+            self._send(run)  # only now: what had come before cannot be its answer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended, for whatever reason."""
+        if isinstance(exc, TimeoutError):
+            lost = LinkLost("timeout", "no_answer", f"{self.where} no longer answers: the connection broke off")
+        else:
+            lost = LinkLost("not-connected", "closed_by_peer", f"{self.where} closed the connection")
+        self._lose(lost)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    # -- requests and replies ------------------------------------------------------------------------------------
+
+    def _send(self, run: _Run) -> None:
+        request, unit = run.requests[run.at], run.unit
+        self._transaction = transaction = self._transaction % 0xFFFF + 1
+        self._sent += 1
+        self._wanted_head = _REPLY.pack(transaction, 0, request.size + 3, unit, request.function, request.size)
+        self._wanted_size = request.size + _DATA
+        # One timer for all requests: it is set anew only when it rings, or would ring too late.
+        self._deadline = self._loop.time() + run.timeout
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
+        assert self._transport is not None
+        self._transport.write(_REQUEST.pack(transaction, 0, len(request.pdu) + 1, unit) + request.pdu)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._run is None or self._wanted_size == _NONE:
             return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self._end_run(self._run, NoAnswer())
+
+    def _answered(self, answer: bytes | DeviceException) -> None:
+        run = self._run
+        assert run is not None
+        self._wanted_size = _NONE
+        self._silent[run.unit] = 0
+        run.at += 1
+        if not run.took(answer) or run.at == len(run.requests):
+            self._end_run(run, None)
+
+    def _end_run(self, run: _Run, failure: Exception | None) -> None:
+        self._wanted_size = _NONE
+        if run.finished.done():
+            return
+        if failure is None:
+            run.finished.set_result(None)
+        else:
+            run.finished.set_exception(failure)
+
+    def _split(self, data: bytes) -> None:
+        """Split what came into replies; what is incomplete stays until the rest comes, across requests."""
         data = self._rest + data if self._rest else bytes(data)
         while len(data) >= _HEADER:
             if data[2:4] != b"\0\0" or int.from_bytes(data[4:6], "big") not in _LENGTHS:
@@ -239,42 +321,30 @@ class Link(asyncio.Protocol):
                 return
         self._rest = data
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended, for whatever reason."""
-        if isinstance(exc, TimeoutError):
-            lost = LinkLost("timeout", "no_answer", f"{self.where} no longer answers: the connection broke off")
-        else:
-            lost = LinkLost("not-connected", "closed_by_peer", f"{self.where} closed the connection")
-        self._lose(lost)
-        if not self._closed.done():
-            self._closed.set_result(None)
-
-    # -- replies -------------------------------------------------------------------------------------------------
-
     def _take(self, transaction: int, unit: int, pdu: bytes) -> None:
-        pending = self._pending
-        if pending is None or transaction != pending.transaction or pending.reply.done():
+        run = self._run
+        if run is None or transaction != self._transaction or self._wanted_size == _NONE:
             # A reply to an earlier request: too late or twice. Never one of a transaction that was not begun.
             if transaction and (self._transaction - transaction) % 0xFFFF < min(self._sent, 0x8000):
                 self.dropped += 1
             else:
                 self._violation(f"transaction {transaction} was never asked for")
             return
-        request = pending.request
-        if unit != pending.unit:
-            self._violation(f"unit {unit} answered instead of {pending.unit}")
+        request = run.requests[run.at]
+        if unit != run.unit:
+            self._violation(f"unit {unit} answered instead of {run.unit}")
             return
         reply = self._decoder.decode(pdu)
         if reply is None:
             self._violation(f"not a reply to a read: {pdu[:12].hex(' ')}")
         elif reply.function_code == request.function | 0x80 and len(pdu) == 2:
-            pending.reply.set_exception(DeviceException(reply.exception_code))
+            self._answered(DeviceException(reply.exception_code))
         elif reply.function_code != request.function:
             self._violation(f"function {reply.function_code} answered instead of {request.function}")
         elif pdu[1] != request.size or len(pdu) != request.size + 2:
             self._violation(f"{pdu[1]} bytes announced and {len(pdu) - 2} came instead of {request.size}")
         else:
-            pending.reply.set_result(cast("bytes", reply.data)[1:])  # type: ignore[attr-defined]  # see _codec
+            self._answered(cast("bytes", reply.data)[1:])  # type: ignore[attr-defined]  # see _codec
 
     def _violation(self, detail: str) -> None:
         text = f"{self.where} sent what is no reply to the request ({detail}): connection closed, nothing taken over"
@@ -291,15 +361,13 @@ class Link(asyncio.Protocol):
         if self._lost is None:
             self._lost = lost
             self._rest = b""
-        if self._pending is not None and not self._pending.reply.done():
-            self._pending.reply.set_exception(self._lost.again())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._run is not None:
+            self._end_run(self._run, self._lost.again())
         if self._transport is not None:
             self._transport.abort()
-
-
-def _expire(reply: asyncio.Future[bytes]) -> None:
-    if not reply.done():
-        reply.set_exception(NoAnswer())
 
 
 def _closed_by_us() -> LinkLost:

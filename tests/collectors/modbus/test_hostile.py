@@ -12,7 +12,7 @@ import pytest
 
 from collectors.api import Batch, Collector, Context, Unavailable
 from collectors.modbus import TYPE
-from collectors.modbus.link import Link, NoAnswer, connect, read_request
+from collectors.modbus.link import DeviceException, Link, LinkLost, NoAnswer, Request, connect, read_request
 from collectors.modbus.plan import Block
 from collectors.modbus.resolve import MAX_THREADS, Resolver
 from tests.faulty import modbus as faulty
@@ -55,6 +55,19 @@ class Reader:
         device, self.collector = self.collector, None
         if device is not None:
             await device.close()
+
+
+async def read(link: Link, unit: int, request: Request, timeout: float) -> bytes:
+    answers: list[bytes | DeviceException] = []
+
+    def took(answer: bytes | DeviceException) -> bool:
+        answers.append(answer)
+        return True
+
+    await link.read(unit, [request], timeout, took)
+    [answer] = answers
+    assert isinstance(answer, bytes)
+    return answer
 
 
 def check(batch: Batch | None, *, whole: bool = False) -> None:
@@ -168,13 +181,67 @@ async def test_a_late_reply_is_dropped_and_the_connection_stays(peer: Peer) -> N
     link = await link_to(peer)
     peer.behaviour = faulty.late
     with pytest.raises(NoAnswer):
-        await link.read(1, REQUEST, 0.05)
+        await read(link, 1, REQUEST, 0.05)
     peer.behave()
     await asyncio.sleep(0.15)
     assert link.dropped == 1
-    assert await link.read(1, REQUEST, 1.0) == b"".join(honest(n).to_bytes(2, "big") for n in (10, 11))
+    assert await read(link, 1, REQUEST, 1.0) == b"".join(honest(n).to_bytes(2, "big") for n in (10, 11))
     await link.close()
     assert peer.connections == 1
+
+
+async def test_an_answer_that_came_before_its_request_is_none(peer: Peer) -> None:
+    async def ahead(peer: Peer, asked: Asked, send: Send) -> None:
+        await send(asked.frame(asked.good()) + asked.frame(asked.poisoned(), transaction=asked.transaction + 1))
+
+    link = await link_to(peer)
+    peer.behaviour = ahead
+    answers: list[bytes | DeviceException] = []
+
+    def took(answer: bytes | DeviceException) -> bool:
+        answers.append(answer)
+        return True
+
+    with pytest.raises(LinkLost, match="was never asked for"):
+        await link.read(1, [REQUEST, REQUEST], 1.0, took)
+    assert answers == [b"".join(honest(n).to_bytes(2, "big") for n in (10, 11))]
+    assert len(peer.asked) == 1
+    await link.close()
+
+
+async def test_a_row_of_requests_ends_when_the_caller_says_so(peer: Peer) -> None:
+    link = await link_to(peer)
+    taken: list[bytes | DeviceException] = []
+
+    def took(answer: bytes | DeviceException) -> bool:
+        taken.append(answer)
+        return len(taken) < 2
+
+    await link.read(1, [REQUEST] * 5, 1.0, took)
+    assert len(taken) == len(peer.asked) == 2
+    await link.close()
+
+
+async def test_each_request_of_a_row_has_the_whole_time(peer: Peer) -> None:
+    async def slow(peer: Peer, asked: Asked, send: Send) -> None:
+        await asyncio.sleep(0.06)
+        if len(peer.asked) < 4:
+            await faulty.well(peer, asked, send)
+
+    link = await link_to(peer)
+    peer.behaviour = slow
+    taken: list[bytes | DeviceException] = []
+
+    def took(answer: bytes | DeviceException) -> bool:
+        taken.append(answer)
+        return True
+
+    began = time.monotonic()
+    with pytest.raises(NoAnswer):
+        await link.read(1, [REQUEST] * 5, 0.1, took)
+    assert len(taken) == 3
+    assert 0.27 < time.monotonic() - began < 1.0
+    await link.close()
 
 
 async def test_three_time_outs_in_a_row_of_every_unit_end_the_connection(peer: Peer) -> None:
@@ -186,15 +253,15 @@ async def test_three_time_outs_in_a_row_of_every_unit_end_the_connection(peer: P
 
     peer.behaviour = only_unit_one
     for _ in range(5):
-        await link.read(1, REQUEST, 1.0)
+        await read(link, 1, REQUEST, 1.0)
         with pytest.raises(NoAnswer):
-            await link.read(2, REQUEST, 0.01)
+            await read(link, 2, REQUEST, 0.01)
     assert link.alive
     peer.behaviour = faulty.mute
     for _ in range(3):
         assert link.alive
         with pytest.raises(NoAnswer):
-            await link.read(1, REQUEST, 0.01)
+            await read(link, 1, REQUEST, 0.01)
     assert not link.alive
     await link.close()
 
@@ -204,7 +271,7 @@ async def test_a_slow_loris_is_cut_off_at_the_deadline(peer: Peer) -> None:
     link = await link_to(peer)
     began = time.monotonic()
     with pytest.raises(NoAnswer):
-        await link.read(1, REQUEST, 0.2)
+        await read(link, 1, REQUEST, 0.2)
     assert time.monotonic() - began < 0.2 * 1.1 + 0.05
     await link.close()
 
@@ -212,10 +279,10 @@ async def test_a_slow_loris_is_cut_off_at_the_deadline(peer: Peer) -> None:
 async def test_requests_on_one_connection_cannot_overlap(peer: Peer) -> None:
     peer.behaviour = faulty.mute
     link = await link_to(peer)
-    first = asyncio.create_task(link.read(1, REQUEST, 0.1))
+    first = asyncio.create_task(read(link, 1, REQUEST, 0.1))
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="overlap"):
-        await link.read(1, REQUEST, 0.1)
+        await read(link, 1, REQUEST, 0.1)
     with pytest.raises(NoAnswer):
         await first
     await link.close()
@@ -225,7 +292,7 @@ async def test_the_transaction_runs_round_without_being_zero(peer: Peer) -> None
     link = await link_to(peer)
     link._transaction = 0xFFFD
     for _ in range(6):
-        await link.read(1, REQUEST, 1.0)
+        await read(link, 1, REQUEST, 1.0)
     assert [asked.transaction for asked in peer.asked] == [0xFFFE, 0xFFFF, 1, 2, 3, 4]
     await link.close()
 
