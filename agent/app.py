@@ -124,7 +124,7 @@ class App:
         )
         self._retained = Retained(directory / "retained.json")
         self._intake = Intake(self._outbox, self._clock)
-        self._fleet = Fleet(sink=self._intake.put, announce=self._announce)
+        self._fleet = Fleet(sink=self._intake.put, announce=self._announce, state_dir=directory)
         self._overview = Overview(
             config, digest, outbox=self._outbox, fleet=self._fleet, intake=self._intake, clock=self._clock
         )

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.normaliser import Normaliser
 from agent.runner import Runner, look
@@ -51,6 +52,7 @@ class Fleet:
     Args:
         sink: takes what is to be published of a device, with the revision of its meta.
         announce: takes a device's configuration, groups and tags; returns the revision of its meta.
+        state_dir: where collectors may keep files.
         clock: monotonic seconds.
     """
 
@@ -59,9 +61,10 @@ class Fleet:
         *,
         sink: Callable[[Sequence[Batch], str], Awaitable[None]],
         announce: Callable[[DeviceConfig, Mapping[str, float], Sequence[TagInfo]], str],
+        state_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._context = Context()
+        self._context = Context(state_dir)
         self._sink = sink
         self._announce = announce
         self._clock = clock

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 Value: TypeAlias = bool | int | float | str | None
@@ -203,9 +205,15 @@ class Lease(Generic[R]):
 
 
 class Context:
-    """What the process lends its collectors: shared resources that outlive one device's close."""
+    """What the process lends its collectors: shared resources that outlive one device's close.
 
-    def __init__(self) -> None:
+    Args:
+        state_dir: where collectors may keep files for years, each type in a folder of its own (it may not exist yet);
+            None = nowhere, and what needs it is refused.
+    """
+
+    def __init__(self, state_dir: Path | None = None) -> None:
+        self.state_dir = state_dir
         self._shared: dict[Hashable, tuple[Any, int]] = {}
         self._kept: dict[Hashable, Any] = {}
 
@@ -289,6 +297,65 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """What people compare of a certificate (X.509).
+
+    Attributes:
+        der: the certificate itself.
+        thumbprint: SHA-1 in capital hex, as OPC UA tools and servers show it.
+        sha256: the same by SHA-256.
+        subject: whose it is (`CN=S7-1500,O=Plant`).
+        not_before, not_after: when it is valid, UTC.
+        hosts: host names and addresses that it is for.
+        application_uri: which program it is for; None = it does not say.
+        key: kind and size of its public key (`RSA 2048`).
+    """
+
+    der: bytes
+    thumbprint: str
+    sha256: str
+    subject: str
+    not_before: datetime
+    not_after: datetime
+    hosts: tuple[str, ...]
+    application_uri: str | None
+    key: str
+
+
+class Certificates(Protocol):
+    """The certificates that secure the connections of a device type: this gateway's, and those of servers it trusts.
+
+    All but `offered` block on files. They raise OSError when files cannot be read or written, and ValueError when
+    what they hold is no certificate.
+    """
+
+    @property
+    def file(self) -> Path:
+        """Where this gateway's certificate is: what is copied to servers."""
+
+    def own(self) -> Certificate:
+        """This gateway's certificate; made at the first call."""
+
+    def renew(self) -> Certificate:
+        """Make another certificate and key; the old ones are kept aside. Every server has to trust the new one."""
+
+    def secures(self, config: Any) -> bool:
+        """Whether the connection to this device uses certificates."""
+
+    async def offered(self, config: Any) -> Certificate:
+        """Ask the server for its certificate, unprotected: somebody has to compare it. Raises CollectorError."""
+
+    def trusted(self, config: Any) -> Certificate | None:
+        """The certificate that the server of this device must have; None = none yet."""
+
+    def rejected(self, config: Any) -> Certificate | None:
+        """The one it showed last and that was refused; None = none."""
+
+    def trust(self, config: Any, certificate: Certificate) -> None:
+        """From now on the server of this device must have this certificate."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectorType:
     """What the registry names: light to import; `create` is where the heavy module is loaded.
 
@@ -296,6 +363,7 @@ class CollectorType:
         config_model: pydantic model of the device (a `collectors.fields.DeviceConfig`).
         create: makes a collector; imports its module, connects nothing.
         estimate, explain: offline, from the configuration alone.
+        certificates: those in a state directory (`Context.state_dir`); None = this type has none.
     """
 
     name: str
@@ -303,6 +371,7 @@ class CollectorType:
     create: Callable[[Any, Context], Collector]
     estimate: Callable[[Any], Estimate]
     explain: Callable[[Any], Explanation]
+    certificates: Callable[[Path], Certificates] | None = None
 
 
 def group_name(interval_s: float) -> str:

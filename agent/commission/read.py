@@ -58,7 +58,7 @@ def read(path: Path, devices: Sequence[str], *, as_json: bool = False) -> int:
     logs.configure(logs.Settings(level="error"), config.language, config.timezone)
     chosen = [known[name] for name in devices] if devices else list(config.devices)
     _warn_if_running(Path(config.buffer.directory))
-    reports = asyncio.run(_read_all(chosen, config.plugins, config.language))
+    reports = asyncio.run(_read_all(chosen, config.plugins, config.language, Path(config.buffer.directory)))
     if as_json:
         print(json.dumps({"devices": reports}, ensure_ascii=False))
     else:
@@ -77,8 +77,10 @@ def _warn_if_running(data_dir: Path) -> None:
         )
 
 
-async def _read_all(devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str) -> dict[str, Any]:
-    context = Context()
+async def _read_all(
+    devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str, state_dir: Path
+) -> dict[str, Any]:
+    context = Context(state_dir)
     found = await asyncio.gather(
         *(_read_one(device, plugins, context, language) for device in devices), return_exceptions=True
     )
