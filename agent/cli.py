@@ -17,7 +17,7 @@ from agent import __version__
 
 DEFAULT_CONFIG = Path("/etc/shopfloor-agent/agent.yaml")
 LATER = (
-    "probe", "browse", "guess", "new", "doctor", "top", "tags", "cert", "health", "evidence", "apply", "diff",
+    "probe", "browse", "guess", "new", "doctor", "top", "cert", "health", "evidence", "apply", "diff",
     "rollback", "mute", "reference",
 )  # fmt: skip
 
@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("device", nargs="?", metavar="DEVICE")
     log.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
 
+    tags = commands.add_parser("tags", help="a device's tags as a table for a spreadsheet")
+    export = tags.add_subparsers(dest="action", metavar="export", required=True).add_parser("export")
+    export.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    export.add_argument("device", metavar="DEVICE")
+    export.add_argument("--csv", type=Path, metavar="OUT", help="default: standard output")
+
     for name in LATER:
         commands.add_parser(name, add_help=False, prefix_chars="\0").add_argument("rest", nargs="*")
     return parser
@@ -111,6 +117,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command
             from agent.commission.read import read
 
             return read(arguments.config, arguments.devices, as_json=arguments.json)
+        case "tags":
+            from agent.commission.tags import export
+
+            return export(arguments.config, arguments.device, csv_file=arguments.csv)
         case "log":
             from agent.commission.log import log
 

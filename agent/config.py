@@ -20,7 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from agent import topics
 from agent.config_checks import check_deadbands, check_mqtt, check_names, check_topics
-from agent.config_document import Document
+from agent.config_document import Document, Loc
+from agent.config_expand import Expander
 from agent.config_model import AgentConfig, MqttConfig, check_gateway
 from agent.config_reader import Reader, Shape, shapes_of
 from agent.config_wording import tell_errors
@@ -123,12 +124,14 @@ class _Loader:
         self.document = document
         self.files: dict[str, str] = {}
         self._plugins: tuple[str, ...] = ()
+        self._expander = Expander(document, self._device_model)
 
     def run(self) -> AgentConfig | None:
         document = self.document
-        check_names(document)
         top, mqtt_files = self._top()
         self._check_plugins(top)
+        self._expand()
+        check_names(document)
         devices = self._devices(_usable_defaults(top.get("defaults")))
         self._gateway(top)
         mqtt = top.get("mqtt")
@@ -187,6 +190,15 @@ class _Loader:
                 self.document.tell(("plugins", index), f"no plugin of the name {quote(name)} is installed ({found})")
         self._plugins = tuple(name for name in names if isinstance(name, str) and name in installed)
 
+    def _expand(self) -> None:
+        """Put templates and tag lists into the devices."""
+        node = self.document.root.get("devices")
+        for index, child in enumerate(node.items if isinstance(node, Sequence) else ()):
+            if isinstance(child, Mapping):
+                assert isinstance(node, Sequence)
+                node.items[index] = self._expander.expand(index, child)
+        self.document.mistakes += self._expander.templates.mistakes
+
     def _devices(self, defaults: AbstractMapping[str, float]) -> dict[int, DeviceConfig]:
         node = self.document.root.get("devices")
         if not isinstance(node, Sequence):
@@ -208,6 +220,7 @@ class _Loader:
             return None
         reader = Reader(self.document)
         data: dict[str, Any] = reader.read(node, Shape(model=model), loc)
+        reader.files.update(self._expander.files.get(index, {}))
         self.files.update(reader.files)
         for key in ("interval", "timeout"):
             if key not in data and key in defaults and key in shapes_of(model):
@@ -220,7 +233,7 @@ class _Loader:
         device.remember_files(reader.files)
         return device
 
-    def _device_model(self, loc: tuple[str, int], node: Mapping) -> type[DeviceConfig] | None:
+    def _device_model(self, loc: Loc, node: Mapping) -> type[DeviceConfig] | None:
         kind = node.get("type")
         known = type_names(self._plugins)
         if not isinstance(kind, Scalar) or not kind.text:

@@ -41,7 +41,7 @@ def check_names(document: Document) -> None:
                 differs = "" if first.text == name.text else f" as '{first.text}' (capital letters do not tell apart)"
                 document.tell(
                     ("devices", index, "name"),
-                    f"the name '{name.text}' is taken already, in line {first.line}{differs}",
+                    f"the name '{name.text}' is taken already, in {document.place_of(first)}{differs}",
                 )
         _check_tag_names(document, device, index)
 
@@ -59,7 +59,7 @@ def _check_tag_names(document: Document, device: MappingNode, index: int) -> Non
         if first is not name:
             document.tell(
                 ("devices", index, "tags", number, "name"),
-                f"the name '{name.text}' is taken already in this device, in line {first.line}",
+                f"the name '{name.text}' is taken already in this device, in {document.place_of(first)}",
             )
 
 

@@ -1,7 +1,7 @@
 """A configuration file while it is being checked: finds the place of a setting and collects mistakes.
 
 A place is found by its `loc`: keys and list indices from the root, as pydantic tells them. May import:
-`agent.mistakes`, `agent.yaml_source`.
+`agent.grid`, `agent.mistakes`, `agent.yaml_source`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from agent.grid import Cell, Row, letters
 from agent.mistakes import Mistake, redact
 from agent.yaml_source import Mapping, Node, Scalar, Sequence
 
@@ -38,7 +39,7 @@ class Found:
 
 
 class Document:
-    """The nodes of one file and the mistakes found in it so far."""
+    """The nodes of one file, with those of tables and templates put into it, and the mistakes found so far."""
 
     def __init__(self, file: str, directory: Path, root: Mapping) -> None:
         self.file = file
@@ -46,6 +47,7 @@ class Document:
         self.root = root
         self.mistakes: list[Mistake] = []
         self._told: set[Loc] = set()
+        self._told_of_shared: set[tuple[str, int, int, str]] = set()
 
     def find(self, loc: Loc) -> Found:
         """Walk down; parts that stand for no place in the file (branches of a union, `[key]`) are skipped."""
@@ -80,8 +82,32 @@ class Document:
         if found.broken or self.was_told(loc):
             return
         self._told.add(loc)
-        place: Node = found.key if at_key and found.key is not None else found.node
-        self.mistakes.append(Mistake(self.file, place.line, place.column, found.path, redact(message)))
+        self.tell_at(found.key if at_key and found.key is not None else found.node, found.path, message)
+
+    def tell_at(self, place: Node, path: str, message: str) -> None:
+        """Add a mistake at a node, in the file it stands in; what a template says wrong is told of its first user."""
+        file = place.file or self.file
+        if place.note:
+            shared = (file, place.line, place.column, message)
+            if shared in self._told_of_shared:
+                return
+            self._told_of_shared.add(shared)
+            message = f"{message} ({place.note})"
+        if isinstance(place, Cell):
+            message = f"cell {letters(place.column)}{place.line}: {message}"
+        elif isinstance(place, Row):
+            message = f"row {place.line}: {message}"
+        self.mistakes.append(Mistake(file, place.line, place.column, path, redact(message)))
+
+    def directory_of(self, node: Node) -> Path:
+        """The directory of the file that a node stands in: paths in it are relative to it."""
+        return Path(node.file).absolute().parent if node.file not in {"", self.file} else self.directory
+
+    def place_of(self, node: Node) -> str:
+        """Where a node stands, for a mistake elsewhere: `line 12`, `row 7 of press.csv`, `line 3 of meter.yaml`."""
+        kind = "row" if isinstance(node, Cell | Row) else "line"
+        other = f" of {node.file}" if node.file not in {"", self.file} else ""
+        return f"{kind} {node.line}{other}"
 
     def was_told(self, loc: Loc) -> bool:
         """Whether a mistake was told about this setting or a part around it."""

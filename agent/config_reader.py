@@ -201,14 +201,15 @@ class Reader:
         else:
             value = node.value()
         if shape.file is not None and isinstance(value, str) and value and not node.broken:
-            return self._file(shape.file, value, loc)
+            return self._file(shape.file, value, loc, node)
         return value
 
-    def _file(self, kind: NamedFile | OutputPath, name: str, loc: Loc) -> str:
+    def _file(self, kind: NamedFile | OutputPath, name: str, loc: Loc, node: Scalar) -> str:
+        directory = self._document.directory_of(node)
         if isinstance(kind, OutputPath):
-            return str(self._document.directory / name)
+            return str(directory / name)
         try:
-            path = find_file(name, self._document.directory, secret=kind.secret)
+            path = find_file(name, directory, secret=kind.secret)
             self.files[str(path)] = check_file(path, secret=kind.secret)
         except FileUnusable as error:
             self._document.tell(loc, str(error))

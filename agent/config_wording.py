@@ -59,7 +59,7 @@ def tell_errors(document: Document, errors: ValidationError, model: type[BaseMod
     several: dict[Loc, list[str]] = {}
     for error in errors.errors(include_url=False):
         key = (error.get("ctx") or {}).get("key")
-        loc: Loc = (*base, *error["loc"], key) if isinstance(key, str) else (*base, *error["loc"])
+        loc: Loc = (*base, *error["loc"], key) if isinstance(key, str | int) else (*base, *error["loc"])
         found = document.find(loc)
         if found.broken or document.was_told(found.loc):
             continue
@@ -191,8 +191,7 @@ def _type_hint(document: Document, loc: Loc) -> str:
     found = document.find(loc)
     node = found.node
     if not isinstance(node, Scalar):
-        a_product = loc[-1] == "scale" and isinstance(node, Sequence)
-        return "; a product of factors is not supported yet: write the number" if a_product else ""
+        return ""
     if not node.plain and node.text and not isinstance(Scalar(0, 0, node.text).value(), str):
         return "; remove the quotes"
     return value_hint(str(loc[-1]) if loc else "", node.text)

@@ -48,6 +48,8 @@ class Scalar:
         text: as written (without quotes, lines joined).
         plain: written without quotes, so it may be a number.
         broken: a mistake is told already; whatever follows from it need not be.
+        file: where it stands, as the person named it; "" = in the file that is being checked.
+        note: what a mistake here must say too, such as who uses a template.
     """
 
     line: int
@@ -55,6 +57,8 @@ class Scalar:
     text: str
     plain: bool = True
     broken: bool = False
+    file: str = ""
+    note: str = ""
 
     def value(self) -> Plain:
         """What YAML 1.2's core schema makes of it; a number that is not finite stays text."""
@@ -69,6 +73,8 @@ class Mapping:
     column: int
     items: list[tuple[Scalar, Node]] = field(default_factory=list)
     broken: bool = False
+    file: str = ""
+    note: str = ""
 
     def get(self, key: str) -> Node | None:
         """The value of this key, or None."""
@@ -93,6 +99,8 @@ class Sequence:
     column: int
     items: list[Node] = field(default_factory=list)
     broken: bool = False
+    file: str = ""
+    note: str = ""
 
 
 Node: TypeAlias = Scalar | Mapping | Sequence
@@ -249,13 +257,13 @@ class _Builder:
         assert mark is not None
         line, column = mark.line + 1, mark.column + 1
         if isinstance(event, yaml.ScalarEvent):
-            node = Scalar(line, column, event.value, plain=not event.style)
+            node = Scalar(line, column, event.value, not event.style, False, self._file)
             if event.tag is not None:
                 self._no_tag(node)
             self._add(node)
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             kind = Mapping if isinstance(event, yaml.MappingStartEvent) else Sequence
-            branch = kind(line, column)
+            branch = kind(line, column, file=self._file)
             if event.tag is not None:
                 self._no_tag(branch)
             self._open(branch)
@@ -263,7 +271,7 @@ class _Builder:
             self._stack.pop()
             self._key = self._keys.pop()
         elif isinstance(event, yaml.AliasEvent):
-            node = Scalar(line, column, "", broken=True)
+            node = Scalar(line, column, "", broken=True, file=self._file)
             self._told(node, f"aliases (*{event.anchor}) are not supported: write the values out")
             self._add(node)
         elif isinstance(event, yaml.DocumentStartEvent):

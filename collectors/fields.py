@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from decimal import Decimal
+from math import isfinite
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -168,6 +170,42 @@ class Report(Model):
     heartbeat: Duration = Field(60.0, description="how often the whole group is published although nothing changed")
 
 
+class TagsFile(Model):
+    """A tag list in a file."""
+
+    file: str = Field(min_length=1, description="CSV or XLSX; relative to the file that names it")
+    sheet: str | None = Field(None, description="of a workbook with several")
+    decimals: Literal["rounds", "scales"] | None = Field(
+        None,
+        description="what a column 小数位 / decimal places means: `rounds` = digits after rounding, `scales` = the"
+        " point is put into the number (2: 1234 is 12.34)",
+    )
+
+
+def _file_and_sheet(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    file, _, sheet = value.partition("#")
+    return {"file": file, "sheet": sheet} if sheet else {"file": file}
+
+
+def _product(value: object) -> object:
+    """A list of factors is their product, exact in decimals: 0.1 x 3 is 0.3."""
+    if not isinstance(value, list | tuple):
+        return value
+    if not value:
+        raise PydanticCustomError("factors", "expected a number, or a list of numbers that are multiplied")
+    product = Decimal(1)
+    for index, factor in enumerate(value):
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            raise PydanticCustomError("factors", "expected numbers that are multiplied", {"key": index})
+        product *= Decimal(repr(factor))
+    found = float(product)
+    if not isfinite(found):
+        raise PydanticCustomError("factors", "the product is too large")
+    return found
+
+
 class TagConfig(Model):
     """Keys of a tag that mean the same for every protocol."""
 
@@ -176,7 +214,9 @@ class TagConfig(Model):
     description: str | None = None
     unit: str | None = Field(None, description="UCUM where known (Cel, kW.h, r/min, %)")
     deadband: float | None = Field(None, ge=0, description="smallest change that is published; needs `report`")
-    scale: float | None = Field(None, description="factor on the raw value")
+    scale: Annotated[float | None, BeforeValidator(_product, json_schema_input_type=float | list[float] | None)] = (
+        Field(None, description="factor on the raw value; a list is multiplied: [0.01, 40]")
+    )
     offset: float | None = Field(None, description="added after `scale`")
     decimals: int | None = Field(None, ge=0, le=15, description="rounds what is published")
     min: float | None = Field(None, description="below it the value is null with bad:range")
@@ -220,16 +260,23 @@ class DeviceConfig(Section):
         None, description="publish changed tags only; without: the whole group every interval"
     )
 
+    template: str | None = Field(
+        None, min_length=1, description="keys and tags of a kind of device: a file (`./meter.yaml`), or a shipped name"
+    )
+    vars: dict[str, str | int | float | bool] | None = Field(
+        None, description="what the template's `${name}` stand for on this device"
+    )
+    tags_file: Annotated[
+        TagsFile | None, BeforeValidator(_file_and_sheet, json_schema_input_type=str | TagsFile | None)
+    ] = Field(None, description="a tag list beside or instead of `tags`: `list.csv`, `list.xlsx#Sheet2`, {file: ...}")
+
     @classmethod
     def unsupported(cls) -> dict[str, str]:
         """Keys of every device that later versions bring."""
         return {
-            "template": "templates are not supported yet: write the tags out under tags:",
-            "vars": "variables of templates are not supported yet",
             "expect": "checks of the device's identity are not supported yet",
             "hours": "working hours are not supported yet",
             "off": "switching a device off is not supported yet: remove it, or put # before its lines",
-            "tags_file": "tag tables in files are not supported yet: write the tags out under tags:",
             "line": "lines are not supported yet: write url: tcp://HOST:502",
         }
 

@@ -177,7 +177,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         [
             "8:17: devices[press].word_order: expected ABCD, CDAB, BADC or DCBA, got 'big-endian'; did you mean 'ABCD'",
             "9:44: devices[press].tags[t].type: expected bool, int16, ",
-            "9:57: devices[press].tags[t].scale: expected a number, got a list; a product of factors is not supported",
+            "9:63: devices[press].tags[t].scale[#2]: expected numbers that are multiplied",
         ],
     ),
     "full-width letters": (
@@ -297,12 +297,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "templates": (
-        HEAD + PRESS + "    template: ./meter.yaml\n    vars: {ct: 40}\n    tags_file: t.csv\n    hours: x\n" + TAG,
+        HEAD + PRESS + "    vars: {ct: 40}\n    tags_file: t.csv\n    hours: x\n" + TAG,
         [
-            "8:5: devices[press].template: templates are not supported yet",
-            "9:5: devices[press].vars: variables of templates are not supported yet",
-            "10:5: devices[press].tags_file: tag tables in files are not supported yet",
-            "11:5: devices[press].hours: working hours are not supported yet",
+            "8:5: devices[press].vars: has no meaning without template:",
+            "9:16: devices[press].tags_file: t.csv is not there: check the name",
+            "10:5: devices[press].hours: working hours are not supported yet",
         ],
     ),
     "formats": (

@@ -182,7 +182,7 @@ def test_a_value_is_never_put_together_from_two_requests() -> None:
 
 
 def test_keys_of_later_versions_are_known() -> None:
-    assert {"line", "template", "vars", "expect", "hours", "off", "tags_file"} <= {
+    assert {"line", "expect", "hours", "off"} <= {
         key for model in ModbusConfig.__mro__ if hasattr(model, "unsupported") for key in model.unsupported()
     }
 
