@@ -46,20 +46,6 @@ def stream(tmp_path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-@pytest.fixture(autouse=True)
-def _leave_no_trace() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for active in logs._active:
-        active.close()
-    logs._active.clear()
-    root.handlers, root.level = handlers, level
-    for name in logs._LIBRARIES:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
-
-
 def written(active: logs.Logging, path: Path) -> list[str]:
     assert active.flush()
     return path.read_text(encoding="utf-8").splitlines()

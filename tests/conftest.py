@@ -1,0 +1,28 @@
+"""What every test begins and ends with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from agent import logs
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command that sets up its logging leaves none of it to the next test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    if not logs._active:
+        return
+    for active in logs._active:
+        active.close()
+    logs._active.clear()
+    root.handlers, root.level = handlers, level
+    for name in logs._LIBRARIES:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()
