@@ -18,6 +18,7 @@ import errno
 import socket
 import ssl
 import struct
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -232,6 +233,8 @@ class Session:
             else:
                 client.connect(endpoint.host, endpoint.port, keepalive)
         except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot encode, a NUL in it
+            # The frames hold the socket that paho leaves open when a handshake fails.
+            traceback.clear_frames(error.__traceback__)
             return mqtt_errors.unconnected(error, endpoint.where)
         self._client = client
         if not self._closing:  # looked at after the line above, as `close` looks at them the other way round

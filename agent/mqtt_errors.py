@@ -126,7 +126,7 @@ def alert(reason: str, where: str) -> SessionError:
             refused=True,
         )
     return SessionError(
-        "tls", f"TLS with {where} failed ({reason}): check port and certificates", where=where, refused=True
+        "tls", f"TLS with {where} failed ({reason}): check port and certificates, ours too", where=where, refused=True
     )
 
 

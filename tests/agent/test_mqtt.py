@@ -235,8 +235,9 @@ class TestTls:
         bad = tls | {"client_cert_file": alien[0], "client_key_file": alien[1]}
         mixed = tls | {"client_cert_file": mine[0], "client_key_file": alien[1]}
         assert await self.connect(tmp_path, "127.0.0.1", cert, *require, **good) == "connected"
+        # The verdict comes after the handshake, and not always before the end of the connection.
         assert await self.connect(tmp_path, "127.0.0.1", cert, *require, **tls) in ("client_certificate", "tls")
-        assert await self.connect(tmp_path, "127.0.0.1", cert, *require, **bad) == "client_certificate"
+        assert await self.connect(tmp_path, "127.0.0.1", cert, *require, **bad) in ("client_certificate", "tls")
         assert await self.connect(tmp_path, "127.0.0.1", cert, *require, **mixed) == "other"
 
     async def test_a_broker_without_tls(self, tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ class TestTroubleWithConnecting:
             await client.session.close(goodbye=False)
             with pytest.raises(SessionError):
                 await client.session.connect()
-            await broker.until(lambda: all(connection.ended for connection in broker.connections))
+            await broker.until(lambda: [connection.ended for connection in broker.connections] == [True])
             assert not broker.connects
 
 

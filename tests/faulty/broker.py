@@ -124,6 +124,8 @@ class FaultyBroker:
     ) -> None:
         assert self._server is not None
         self._thawed.set()
+        for _ in range(10):  # a connection that was accepted a moment ago is on its way into `connections`
+            await asyncio.sleep(0)
         self._server.close()
         for connection in self.connections:
             connection.writer.close()

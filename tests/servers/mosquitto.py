@@ -15,11 +15,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import BinaryIO
 
 import pytest
 
@@ -138,51 +137,33 @@ class Received:
 
 
 class Subscriber:
-    """Collects what arrives, in a thread; subscribes again by itself after a restart of the broker.
+    """Collects what arrives, in a thread; connects again by itself after a restart of the broker.
+
+    A bare MQTT 3.1.1 client with a lasting session: what the broker had written when it was killed is read to the end,
+    where a library gives up as soon as an acknowledgement cannot be sent.
 
     Args:
         broker: where.
         topic: filter.
-        tls, username, password: as the broker wants them.
+        username, password: as the broker wants them.
     """
 
     def __init__(
-        self,
-        broker: Mosquitto,
-        topic: str = "#",
-        *,
-        username: str | None = None,
-        password: str | None = None,
-        tls: Callable[[Any], None] | None = None,
+        self, broker: Mosquitto, topic: str = "#", *, username: str | None = None, password: str | None = None
     ) -> None:
-        from paho.mqtt.client import Client, MQTTv5
-        from paho.mqtt.enums import CallbackAPIVersion
-
         self.messages: list[Received] = []
-        self._topic = topic
-        self._subscribed = threading.Event()
-        # A session that outlives the connection: what comes between a restart and the new subscription is kept.
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"subscriber-{id(self)}", protocol=MQTTv5)
-        self._client.reconnect_delay_set(1, 1)
-        if username is not None:
-            self._client.username_pw_set(username, password)
-        if tls is not None:
-            tls(self._client)
-        self._client.on_connect = lambda client, *_: client.subscribe(self._topic, qos=1)
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_message = lambda _client, _userdata, message: self.messages.append(
-            Received(message.topic, bytes(message.payload), message.retain, time.monotonic())
-        )
         self._broker = broker
+        flags = (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
+        texts = [f"subscriber-{id(self)}", *(text for text in (username, password) if text is not None)]
+        body = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x00" + b"".join(map(_text, texts))
+        self._hello = _packet(0x10, body) + _packet(0x82, b"\x00\x01" + _text(topic) + b"\x01")
+        self._subscribed = threading.Event()
+        self._done = threading.Event()
+        self._socket: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
 
     def __enter__(self) -> Subscriber:
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
-        lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho leaves it so
-        lasting.SessionExpiryInterval = 3600
-        self._client.connect("127.0.0.1", self._broker.port, clean_start=False, properties=lasting)
-        self._client.loop_start()
+        self._thread.start()
         if not self._subscribed.wait(5):
             raise RuntimeError(f"no subscription:\n{self._broker.log()}")
         return self
@@ -190,8 +171,11 @@ class Subscriber:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._done.set()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
 
     def on(self, topic: str) -> list[Received]:
         """What arrived on this topic so far."""
@@ -200,3 +184,53 @@ class Subscriber:
     def payloads(self, topic: str) -> list[bytes]:
         """The payloads that arrived on this topic so far."""
         return [message.payload for message in self.messages if message.topic == topic]
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._broker.port), 1) as sock:
+                sock.settimeout(None)
+                self._socket = sock
+                sock.sendall(self._hello)
+                with sock.makefile("rb") as stream:
+                    while not self._done.is_set():
+                        self._take(stream, sock)
+            self._done.wait(0.02)
+
+    def _take(self, stream: BinaryIO, sock: socket.socket) -> None:
+        head, length, shift = _exactly(stream, 1)[0], 0, 0
+        while True:
+            byte = _exactly(stream, 1)[0]
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                break
+        body = _exactly(stream, length)
+        if head >> 4 == 9 and body[2] < 0x80:
+            self._subscribed.set()
+        if head >> 4 != 3:
+            return
+        at = 2 + int.from_bytes(body[:2])
+        topic, mid = body[2:at].decode(), b""
+        if head & 0x06:
+            mid, at = body[at : at + 2], at + 2
+        self.messages.append(Received(topic, body[at:], bool(head & 1), time.monotonic()))
+        if mid:
+            with contextlib.suppress(OSError):  # the broker is gone, but not yet all that it wrote
+                sock.sendall(_packet(0x40, mid))
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise ConnectionResetError
+    return data
+
+
+def _text(text: str) -> bytes:
+    return len(text.encode()).to_bytes(2) + text.encode()
+
+
+def _packet(head: int, body: bytes) -> bytes:
+    assert len(body) < 16_384
+    length = len(body)
+    return bytes([head, length] if length < 128 else [head, length & 0x7F | 0x80, length >> 7]) + body
