@@ -102,6 +102,7 @@ class Expander:
         kind, own = base.get("type"), device.get("type")
         if isinstance(kind, Scalar) and isinstance(own, Scalar) and kind.text != own.text:
             self.document.tell((*loc, "type"), f"the template is for type: {kind.text}, got {quote(own.text)}")
+            return self._unknown(device)
         return base
 
     def _unknown(self, device: Mapping) -> Mapping:
@@ -169,24 +170,24 @@ def _reference(node: Node) -> tuple[str, str | None, Decimals | None]:
 
 def _override(inherited: list[Node], own: list[Node]) -> list[Node]:
     """The template's tags, each with the keys of the device's tag of its name over its own; then the others."""
-    mine: dict[str, Mapping] = {}
-    for tag in own:
-        name = tag.get("name") if isinstance(tag, Mapping) else None
-        if isinstance(name, Scalar) and isinstance(tag, Mapping):
-            mine.setdefault(name.text, tag)
-    merged: list[Node] = []
-    used: set[int] = set()
-    for tag in inherited:
-        name = tag.get("name") if isinstance(tag, Mapping) else None
-        over = mine.pop(name.text, None) if isinstance(name, Scalar) else None
-        if over is None or not isinstance(tag, Mapping):
-            merged.append(tag)
-            continue
-        used.add(id(over))
-        keys = {key.text for key, _ in over.items}
-        items = [*over.items, *(item for item in tag.items if item[0].text not in keys)]
-        merged.append(type(over)(over.line, over.column, items, over.broken, over.file, over.note))
-    return merged + [tag for tag in own if id(tag) not in used]
+    below = {name: tag for tag in inherited if (name := _name(tag)) is not None}
+    laid = [(_name(tag), _laid_over(tag, below.get(_name(tag) or ""))) for tag in own]
+    first = {name: index for index, (name, _) in reversed(list(enumerate(laid))) if name in below}
+    merged: list[Node] = [laid[first[name]][1] if (name := _name(tag)) in first else tag for tag in inherited]
+    return merged + [tag for index, (name, tag) in enumerate(laid) if name not in first or index != first[name]]
+
+
+def _name(tag: Node) -> str | None:
+    name = tag.get("name") if isinstance(tag, Mapping) else None
+    return name.text if isinstance(name, Scalar) and name.text else None
+
+
+def _laid_over(tag: Node, below: Node | None) -> Node:
+    if not isinstance(tag, Mapping) or not isinstance(below, Mapping):
+        return tag
+    keys = {key.text for key, _ in tag.items}
+    items = [*tag.items, *(item for item in below.items if item[0].text not in keys)]
+    return type(tag)(tag.line, tag.column, items, tag.broken, tag.file, tag.note)
 
 
 def _shown(path: Path, node: Node, document: Document) -> str:

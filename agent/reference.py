@@ -6,6 +6,7 @@ pydantic, `agent.config_model`, `agent.config_reader`, `agent.config_wording`, `
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,8 +18,9 @@ from pydantic.fields import FieldInfo
 from agent.config_model import AgentConfig
 from agent.config_reader import Shape, shapes_of, unsupported_of
 from agent.config_wording import shown_number
-from agent.yaml_source import core_value
-from collectors.fields import DeviceConfig, NamedFile, OutputPath, Report, Section, TagConfig
+from agent.tag_headings import AMBIGUOUS_DECIMALS, SYNONYMS
+from agent.yaml_source import Mapping, Scalar, core_value, parse
+from collectors.fields import DeviceConfig, NamedFile, OutputPath, Report, Section, TagConfig, TagsFile
 from collectors.registry import BUILT_IN, collector_type
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "config"
@@ -51,6 +53,52 @@ A list. Every device has the keys `name`, `label`, `description`, `type`, `inter
 depends on its `type`.
 """
 
+_TAG_LISTS = """\
+#### Tag lists
+
+`tags_file: press-3.csv` or `tags_file: list.xlsx#Sheet2` names a table with a row of headings and a row for each tag;
+tags beside it (`tags:`) are added. `shopfloor tags export -c FILE DEVICE --csv OUT` writes a device's tags like this.
+
+- CSV: comma, semicolon or tab; UTF-8, GB18030 (GBK) or UTF-16. XLSX needs the extra `xlsx` (openpyxl). With several
+  sheets one must be chosen. Formulas count as the spreadsheet stored them; dates and errors are refused.
+- Headings may stand below a title and take two rows (`量程` over `下限`, `上限`). Rows that are empty, begin with
+  `#`, or are one merged cell are left out; so are columns whose heading begins with `#`. An unknown heading is a
+  mistake.
+- Cells that say nothing: empty, or a dash, `/`, `无` where no free text stands. Full-width letters, digits, colons and
+  commas are read as plain ones.
+- `map`: `0=idle;1=running` or `0:停止，1:运行`; a text with `;` stands in `"..."`. `invalid`: `0x8000;-1`.
+- `type`: also the names of IEC 61131 (REAL, INT = int16, WORD, DINT, ...) and 无符号16位整数 and the like; 整型, which
+  may be 16 or 32 bits wide, is refused. `word_order`: also 1234, 3412, 2143, 4321.
+- `interval`: with a unit (`5 s`), or the unit in the heading: `采集周期(ms)`.
+- A name in another language becomes the label, and the name is made from the address (`D100`, `holding_100`).
+- A number typed as a number loses its zeros: 40010.10 becomes 40010.1. Format the column as text, or with two decimals;
+  what may have lost a zero is refused.
+- {decimals}: can mean rounding or a decimal point in the number; refused until `decimals: rounds` or
+  `decimals: scales` says which.
+
+| key | other headings |
+| --- | --- |
+{rows}
+"""
+
+_TEMPLATES = """\
+#### Templates
+
+A template is a YAML file with the keys of a device but its `name`: `template: ./meter.yaml` (relative to the file that
+names it), or `template: NAME` for `devices/NAME.yaml` beside the configuration, else for a shipped one. `vars:` in it
+declares variables and their defaults (`ct: 1`, or `ct: {default: 1, description: ...}`; without a default the device
+must fill it in), `${ct}` in a value stands for the variable, and `scale: [0.01, "${ct}"]` is a product. `source`,
+`manual` and `tested` are notes. A template cannot use another.
+
+A device's own keys replace those of the template as a whole. Tags are merged by name: in the order of the template, the
+device's tag laying its keys over the template's of the same name (`unit: null` takes a key away), then the device's
+further tags. A `tags_file` counts as tags of the file that names it.
+
+| shipped | variables | source | tested |
+| --- | --- | --- | --- |
+{rows}
+"""
+
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a configuration file, for editors."""
@@ -64,8 +112,19 @@ def schema() -> dict[str, Any]:
         device = collector_type(name).config_model.model_json_schema(by_alias=True)
         definitions.update(device.pop("$defs", {}))
         definitions[f"device_{name}"] = device
+        definitions[f"templated_{name}"] = _beside_template(device, definitions)
+        if "tags" in device.get("required", ()):
+            device["required"].remove("tags")
+            device["anyOf"] = [{"required": ["tags"]}, {"required": ["tags_file"]}]
         branches.append(
-            {"if": {"properties": {"type": {"const": name}}}, "then": {"$ref": f"#/$defs/device_{name}"}},
+            {
+                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
+                "then": {
+                    "if": {"required": ["template"]},
+                    "then": {"$ref": f"#/$defs/templated_{name}"},
+                    "else": {"$ref": f"#/$defs/device_{name}"},
+                },
+            },
         )
     definitions.pop("DeviceConfig", None)
     whole["properties"]["devices"] = {
@@ -74,13 +133,27 @@ def schema() -> dict[str, Any]:
         "description": "what is read",
         "items": {
             "type": "object",
-            "required": ["name", "type"],
+            "required": ["name"],
+            "anyOf": [{"required": ["type"]}, {"required": ["template"]}],
             "properties": {"type": {"description": f"one of {', '.join(BUILT_IN)}, or the name of a plugin"}},
             "allOf": branches,
         },
     }
     found: dict[str, Any] = _as_typed(whole)
     return found
+
+
+def _beside_template(device: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a device whose template brings keys and tags: little is required of it itself."""
+    loose = copy.deepcopy(device)
+    loose["required"] = ["name"]
+    tags = loose["properties"].get("tags")
+    reference = tags["items"].get("$ref", "") if tags is not None else ""
+    if tags is not None and reference:
+        tag = copy.deepcopy(definitions[reference.rpartition("/")[2]])
+        tag["required"] = ["name"]
+        tags["items"] = tag
+    return loose
 
 
 def _as_typed(part: Any) -> Any:
@@ -110,15 +183,34 @@ def reference() -> str:
         parts.append(_section(f"`{key}`", section))
     parts.append(_DEVICES)
     parts.append(_section("`report`", Report, level=3))
+    parts += [_section("`tags_file`", TagsFile, level=3), _tag_lists(), _templates()]
     for name in BUILT_IN:
         model: type[BaseModel] = collector_type(name).config_model
         parts.append(_section(f"`type: {name}`", model, level=3))
         for key, shape in shapes_of(model).items():
             inner = _inner(shape)
-            if inner is not None and inner is not Report:
+            if inner is not None and inner not in {Report, TagsFile}:
                 title = f"`{key}` of `type: {name}`" + (", each" if shape.item is not None else "")
                 parts.append(_section(title, inner, level=4))
     return "\n".join(parts)
+
+
+def _tag_lists() -> str:
+    rows = "\n".join(f"| `{key}` | {', '.join(words)} |" for key, words in SYNONYMS.items())
+    return _TAG_LISTS.replace("{rows}", rows).replace("{decimals}", ", ".join(sorted(AMBIGUOUS_DECIMALS)))
+
+
+def _templates() -> str:
+    rows = []
+    for file in sorted((DIRECTORY / "devices").glob("*.yaml")):
+        root, _ = parse(file.read_text(encoding="utf-8"), file.name)
+        assert isinstance(root, Mapping)
+        about = {key.text: value for key, value in root.items}
+        texts = {key: node.text for key, node in about.items() if isinstance(node, Scalar)}
+        declared = about.get("vars")
+        names = ", ".join(f"`{key.text}`" for key, _ in declared.items) if isinstance(declared, Mapping) else ""
+        rows.append(f"| `{file.stem}` | {names} | {texts['source']} | {texts['tested']} |")
+    return _TEMPLATES.replace("{rows}", "\n".join(rows))
 
 
 def _inner(shape: Shape) -> type[BaseModel] | None:

@@ -58,11 +58,9 @@ class Templates:
             text, data = read_text(path, shown)
             root, mistakes = parse(text, shown)
             self.mistakes += mistakes
-            if root is not None and not isinstance(root, Mapping):
-                self.mistakes.append(Mistake(shown, 1, 1, "file", "expected keys such as type:, tags:, vars:"))
             usable = root if isinstance(root, Mapping) else None
             if usable is None and not mistakes:
-                self.mistakes.append(Mistake(shown, 1, 1, "file", "is no template: it holds no keys"))
+                self.mistakes.append(Mistake(shown, 1, 1, "file", "expected keys such as type:, tags:, vars:"))
             self._known[path] = Template(shown, path, hashlib.sha256(data).hexdigest(), usable)
         return self._known[path]
 
