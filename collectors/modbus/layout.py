@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig
-from collectors.modbus.plan import Block, Span, plan
+from collectors.modbus.plan import ANYTHING, Block, Limits, Rules, Span, plan
 
 
 def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = None) -> list[Span]:
@@ -19,18 +19,19 @@ def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = Non
     ]
 
 
-def blocks_of(config: ModbusConfig, due: frozenset[str]) -> list[Block]:
-    """The requests that read the due groups together.
+def limits_of(config: ModbusConfig) -> Limits:
+    """What the configuration allows one request to read."""
+    return Limits(config.max_registers, config.max_coils, config.max_gap)
+
+
+def blocks_of(config: ModbusConfig, due: frozenset[str], rules: Rules = ANYTHING) -> list[Block]:
+    """The requests that read the due groups together, as far as the device takes them.
 
     Regions are planned apart: between two stretches of a maker's map lies nothing that could be read along.
     """
+    limits = limits_of(config)
     return [
         block
         for region in sorted({tag.place.region for tag in config.tags})
-        for block in plan(
-            spans_of(config, due, region),
-            max_registers=config.max_registers,
-            max_coils=config.max_coils,
-            max_gap=config.max_gap,
-        )
+        for block in plan(spans_of(config, due, region), limits, rules)
     ]
