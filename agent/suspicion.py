@@ -14,6 +14,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_OWN = 10
+
 # DISCONNECT reasons that can be about what we sent: errors, refusals, formats and sizes - not shutting down, quotas.
 _ABOUT_A_MESSAGE = frozenset({0x80, 0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B})
 
@@ -47,5 +49,6 @@ class Suspicion:
             return tried[0]
         if alone and len(under_way) == 1:
             return under_way[0]
-        self.careful = len(under_way)
+        # Fresh messages and our own take turns with these.
+        self.careful = 2 * len(under_way) + _OWN
         return None
