@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ def run_daemon(path: Path) -> int:
             sys.stderr.write(f"{mistake}\n")
         return 2
     config = loaded.config
+    os.umask(0o027)  # readings on disk are not everybody's; what is for everybody says so itself
     written = logs.configure(config.log, language=config.language, timezone=config.timezone)
     try:
         import uvloop
