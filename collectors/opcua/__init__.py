@@ -7,6 +7,10 @@ from collectors.opcua.config import OpcuaConfig, estimate, explain
 
 
 def _create(config: OpcuaConfig, context: Context) -> Collector:
+    if config.collect == "poll":
+        from collectors.opcua.poller import OpcuaPoller
+
+        return OpcuaPoller(config, context)
     from collectors.opcua.collector import OpcuaCollector
 
     return OpcuaCollector(config, context)

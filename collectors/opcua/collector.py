@@ -12,27 +12,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar
 
-import structlog
-
-from collectors.api import Batch, CollectorStats, Context, JsonType, TagInfo, Unavailable
+from collectors.api import Batch, CollectorStats, Context, TagInfo, Unavailable
 from collectors.opcua.config import OpcuaConfig
-from collectors.opcua.news import Kept, News, Tag
+from collectors.opcua.delivery import Delivery
+from collectors.opcua.findings import tell
+from collectors.opcua.items import Items
+from collectors.opcua.news import News
+from collectors.opcua.resolve import Resolver
+from collectors.opcua.roster import Roster
+from collectors.opcua.services import Services
 from collectors.opcua.session import Session
-from collectors.opcua.subscription import DEFAULT_TIMING, Subscription, Timing
-from collectors.opcua.values import to_ms
-
-log = structlog.get_logger("shopfloor.device")
+from collectors.opcua.state import Kept
+from collectors.opcua.subscription import Subscription
+from collectors.opcua.timing import DEFAULT_TIMING, Timing
 
 LONGEST_WAIT_S = 10.0
 """`collect` shows life at least this often."""
-MOST_PUBLISHERS = 5
-"""Publish requests that wait at the server at once."""
-
-_NODE_PROBLEMS = frozenset({0x8033_0000, 0x8034_0000})
 
 
 class OpcuaCollector:
@@ -52,19 +50,17 @@ class OpcuaCollector:
         self._timing = timing
         self._kept = context.kept(("opcua", config.name), Kept)
         self._news = News(config.name, config.time, config.max_skew, self._kept)
-        self._tags = []
-        for tag, info in zip(config.tags, config.tag_infos(), strict=True):
-            shortest = info.rules.scale is None and info.rules.offset is None
-            kind = self._kept.kinds.get((info.name, info.source))
-            self._tags.append(Tag(info, tag.address(), shortest, kind))
+        self._roster = Roster(config, self._kept)
         self._session = Session(config.url, config.name, config.timeout, channel_s=timing.channel, probe_s=timing.probe)
+        self._services = Services(self._session, self._kept.limits)
+        self._resolver = Resolver(self._services)
         self._subscriptions: dict[int, Subscription] = {}
+        self._expand_at = float("inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._handles = count(1)
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
         self._closed = False
-        self._publishers = 0
 
     @property
     def groups(self) -> Mapping[str, float]:
@@ -73,11 +69,7 @@ class OpcuaCollector:
 
     def tags(self) -> Sequence[TagInfo]:
         """The tags; their types as far as values came."""
-        kept = self._kept
-        return [
-            replace(tag.info, type=_published_type(tag.info, kept.kinds.get(tag.key)), wide=tag.key in kept.wide)
-            for tag in self._tags
-        ]
+        return self._roster.infos()
 
     def stats(self) -> CollectorStats:
         """Counters so far."""
@@ -86,19 +78,36 @@ class OpcuaCollector:
     async def open(self) -> None:
         """Connect, resolve the nodes, subscribe. Raises Unavailable, Misconfigured."""
         await self._session.connect()
-        namespaces = await self._session.namespaces()
+        await self._services.learn()
+        await self._expand()
         for group, interval in self._config.groups().items():
-            tags = [tag for tag in self._tags if tag.info.group == group]
-            subscription = Subscription(self._session, self._news, group, interval, tags, self._timing)
+            items = Items(
+                self._services,
+                self._resolver,
+                self._news,
+                self._kept,
+                interval,
+                self._roster.leads[group],
+                self._timing,
+                lambda: next(self._handles),
+            )
+            subscription = Subscription(self._session, group, interval, items, self._timing)
             await subscription.create()
             self._subscriptions[subscription.id] = subscription
-            await subscription.monitor(tags, namespaces, self._next_handle)
+            await items.monitor(items.tags)
         now = time.monotonic()
         for subscription in self._subscriptions.values():
             subscription.heard = now
-        self._publishers = min(len(self._subscriptions) + 1, MOST_PUBLISHERS)
-        for _ in range(self._publishers):
-            self._start(self._publish())
+        delivery = Delivery(
+            self._session,
+            self._news,
+            self._subscriptions,
+            self._wake.set,
+            device=self._config.name,
+            label=self._config.label,
+        )
+        for _ in range(delivery.publishers):
+            self._start(delivery.publish())
         self._start(self._watch())
 
     async def collect(self, due: frozenset[str]) -> Sequence[Batch]:
@@ -113,7 +122,8 @@ class OpcuaCollector:
         batches = self._news.take()
         if not batches and self._failure is not None:
             raise self._failure
-        self._report()
+        self.tags_version = self._news.learned + self._resolver.learned
+        tell(self._config, self._kept, self._news, self._roster)
         return batches
 
     async def close(self) -> None:
@@ -142,63 +152,15 @@ class OpcuaCollector:
             self._failure = error
             self._wake.set()
 
-    def _next_handle(self) -> int:
-        return next(self._handles)
-
-    async def _publish(self) -> None:
-        """Keep one publish request at the server, and take what it brings."""
-        ua = self._session.ua
-        acknowledge: list[Any] = []
-        while True:
-            request = ua.PublishRequest()
-            request.Parameters.SubscriptionAcknowledgements = acknowledge
-            try:
-                answer = await self._session.call(request, ua.PublishResponse, waits=True)
-            except Unavailable as error:
-                detail = str(error.facts.get("detail", ""))
-                acknowledge = []
-                if detail == "BadTimeout":
-                    # Of this request only; the next one takes its place.
-                    continue
-                if detail.startswith("BadTooManyPublishRequests") and self._publishers > 1:
-                    self._publishers -= 1
-                    return
-                raise
-            result = answer.Parameters
-            acknowledge = []
-            message = result.NotificationMessage
-            if message.NotificationData:
-                acknowledge.append(
-                    ua.SubscriptionAcknowledgement(
-                        SubscriptionId=result.SubscriptionId, SequenceNumber=message.SequenceNumber
-                    )
-                )
-            subscription = self._subscriptions.get(result.SubscriptionId)
-            if subscription is not None:
-                self._take(subscription, message, answer.ResponseHeader.Timestamp)
-
-    def _take(self, subscription: Subscription, message: Any, server_time: Any) -> None:
-        ua = self._session.ua
-        now = subscription.heard = time.monotonic()
-        now_ms = time.time_ns() // 1_000_000
-        self._news.server_clock(to_ms(server_time), now_ms)
-        items: list[Any] = []
-        for data in message.NotificationData or ():
-            if isinstance(data, ua.DataChangeNotification):
-                items.extend(data.MonitoredItems)
-            elif isinstance(data, ua.StatusChangeNotification):
-                self._status_changed(subscription, data.Status.value)
-        if items:
-            subscription.lose(self._news.add(subscription.group, items, now, now_ms))
-        if self._news:
-            self._wake.set()
-
-    def _status_changed(self, subscription: Subscription, status: int) -> None:
-        if status & 0xFFFF_0000 in _NODE_PROBLEMS:
-            # Not as the specification means it, but some servers tell so that a node was deleted, and not which.
-            subscription.check = True
-            return
-        raise self._session.ended(f"subscription status 0x{status:08X}")
+    async def _expand(self) -> None:
+        """Look for what patterns find, and again later for those that found nothing."""
+        new = await self._roster.expand(self._resolver)
+        self._resolver.learned += bool(new)
+        self._expand_at = time.monotonic() + self._timing.verify if self._roster.incomplete else float("inf")
+        for subscription in self._subscriptions.values():
+            late = [tag for tag in new if tag.info.group == subscription.group]
+            if late:
+                await subscription.items.monitor(late)
 
     async def _watch(self) -> None:
         """Look after silence, the channel and nodes that could not be monitored."""
@@ -211,8 +173,10 @@ class OpcuaCollector:
                 # Otherwise this process slept, and answers may wait unread.
                 self._check_silence(now)
             await self._session.keep()
+            if now >= self._expand_at:
+                await self._expand()
             for subscription in self._subscriptions.values():
-                await subscription.retry(self._session.namespaces, self._next_handle)
+                await subscription.items.look()
             if self._news:
                 self._wake.set()
 
@@ -228,23 +192,3 @@ class OpcuaCollector:
                     where=where,
                     seconds=seconds,
                 )
-
-    def _report(self) -> None:
-        """Pass on what the news taught, and tell once what people should know."""
-        news, config = self._news, self._config
-        self.tags_version = news.learned
-        if news.skew_s is not None and not self._kept.skew_reported:
-            self._kept.skew_reported = True
-            log.warning("device_clock_skew", device=config.name, label=config.label, offset_s=round(news.skew_s, 1))
-        while news.undecodable:
-            tag, what = news.undecodable.pop(0)
-            log.warning("tag_unreadable", device=config.name, label=config.label, tag=tag, what=what)
-
-
-def _published_type(info: TagInfo, kind: JsonType | None) -> JsonType | None:
-    """The JSON type after scale, map and the like."""
-    if info.type is not None:
-        return info.type
-    if kind == "boolean" and (info.rules.scale is not None or info.rules.offset is not None):
-        return "number"
-    return kind

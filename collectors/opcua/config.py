@@ -1,12 +1,11 @@
 """The configuration of an OPC UA device, and what can be said of it offline: estimate, explanation.
 
-May import: `collectors.api`, `collectors.fields`, `collectors.opcua.node_ids`, pydantic.
+May import: `collectors.api`, `collectors.fields`, `collectors.opcua.{node_ids,tag}`, pydantic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -14,15 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import Estimate, Explanation, TagExplanation, TagInfo, group_name
-from collectors.fields import DeviceConfig, Duration, Model, Report, TagConfig
-from collectors.opcua.node_ids import BadNodeId, NodeAddress, parse
+from collectors.fields import DeviceConfig, Duration, Model, Report
+from collectors.opcua.node_ids import NodeAddress
+from collectors.opcua.tag import OpcuaTag, check_interval, queue_size
 
 DEFAULT_PORT = 4840
 """Registered for opc.tcp."""
-SHORTEST_INTERVAL_S = 0.05
-"""Below it servers revise the interval, and milliseconds were taken for seconds (`interval: 0.001`)."""
-TAGS_PER_CALL = 100
-"""Monitored items created in one call: small PLCs take no more (S7-1200: 100 to 200)."""
 
 Policy = Literal["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss", "None"]
 
@@ -64,13 +60,6 @@ def _security_is_written(value: Security | None) -> Security | None:
     return value
 
 
-def _check_node(value: str) -> str:
-    try:
-        return parse(value).text
-    except BadNodeId as error:
-        raise PydanticCustomError("node", "{text}", {"text": str(error)}) from None
-
-
 def _check_url(value: str) -> str:
     """Return the url with its port."""
     parts = urlsplit(value)
@@ -87,52 +76,8 @@ def _check_url(value: str) -> str:
     return value if port is not None else parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{DEFAULT_PORT}").geturl()
 
 
-def _check_interval(value: float | None) -> float | None:
-    if value is not None and value < SHORTEST_INTERVAL_S:
-        raise PydanticCustomError("interval", "an interval of an OPC UA server is at least 50 ms")
-    return value
-
-
 def _always_reports(value: Report | None) -> Report:
     return value if value is not None else Report()
-
-
-def _check_deadband(value: object) -> object:
-    if isinstance(value, str) and value.rstrip().endswith("%"):
-        raise PydanticCustomError("unsupported", "deadbands in percent are not supported yet: write the number")
-    return value
-
-
-class OpcuaTag(TagConfig):
-    """A variable of the server."""
-
-    deadband: Annotated[float | None, BeforeValidator(_check_deadband)] = Field(
-        None, ge=0, description="smallest change that is published"
-    )
-
-    node: Annotated[str, AfterValidator(_check_node)] = Field(
-        description="node id: nsu=URI;s=NAME (kept right when the server renumbers), or ns=2;s=NAME, ns=2;i=5, i=2258"
-    )
-    interval: Annotated[Duration | None, AfterValidator(_check_interval)] = Field(
-        None, description="publishing interval, default that of the device"
-    )
-
-    @classmethod
-    def unsupported(cls) -> dict[str, str]:
-        """Keys that later versions bring."""
-        return {
-            "path": "browse paths are not supported yet: write the node id as node:",
-            "browse": "browsing is not supported yet: write each tag with its node id",
-            "index": "index ranges are not supported yet: only scalar variables can be read",
-            "enum_text": "texts of enumerations are not supported yet: use map: {0: idle, 1: running}",
-            "sampling": "a sampling interval of its own is not supported yet: it is the interval",
-            "queue": "the queue size is not supported yet: it is publishing / sampling interval x 2",
-            "discard": "the discard policy is not supported yet: the oldest value is discarded",
-        }
-
-    def address(self) -> NodeAddress:
-        """The node id in its parts."""
-        return parse(self.node)
 
 
 class OpcuaConfig(DeviceConfig):
@@ -149,9 +94,17 @@ class OpcuaConfig(DeviceConfig):
     max_skew: Duration = Field(
         60.0, description="a server whose clock is further off (a time that far ahead) is stamped by the gateway"
     )
-    interval: Annotated[Duration, AfterValidator(_check_interval)] = Field(1.0, description="publishing interval")
+    interval: Annotated[Duration, AfterValidator(check_interval)] = Field(1.0, description="publishing interval")
     report: Annotated[Report | None, AfterValidator(_always_reports)] = Field(
         None, description="changes are always reported; `heartbeat` is how often everything is"
+    )
+    collect: Literal["subscribe", "poll"] = Field(
+        "subscribe", description="poll: read every interval, for servers without subscriptions"
+    )
+    server_deadband: bool = Field(
+        False,
+        description="let the server apply deadbands too: saves network load, but many do it wrong (a slow drift is"
+        " never sent), so by default the agent alone does",
     )
     tags: tuple[OpcuaTag, ...] = Field(min_length=1, strict=False)
 
@@ -162,7 +115,6 @@ class OpcuaConfig(DeviceConfig):
             "username": "user names are not supported yet: only anonymous sessions",
             "password_file": "user names and passwords are not supported yet: only anonymous sessions",
             "user_cert_file": "user certificates are not supported yet: only anonymous sessions",
-            "collect": "polling is not supported yet: the server must offer subscriptions",
             "line": "an OPC UA server has no line: write url: opc.tcp://HOST:4840",
         }
 
@@ -170,9 +122,23 @@ class OpcuaConfig(DeviceConfig):
     def _names_differ(self) -> OpcuaConfig:
         seen: set[str] = set()
         for tag in self.tags:
-            if tag.name in seen:
-                raise PydanticCustomError("duplicate", "two tags are named {name}", {"name": tag.name})
-            seen.add(tag.name)
+            for name, _ in tag.elements():
+                if name in seen:
+                    raise PydanticCustomError("duplicate", "two tags are named {name}", {"name": name})
+                seen.add(name)
+        return self
+
+    @model_validator(mode="after")
+    def _polling_has_no_queue(self) -> OpcuaConfig:
+        if self.collect == "poll":
+            for tag in self.tags:
+                if tag.sampling is not None or tag.queue is not None:
+                    raise PydanticCustomError(
+                        "poll",
+                        "tag {name}: with collect: poll the interval is all there is; sampling and queue belong to"
+                        " subscriptions",
+                        {"name": tag.name},
+                    )
         return self
 
     def interval_of(self, tag: OpcuaTag) -> float:
@@ -184,25 +150,12 @@ class OpcuaConfig(DeviceConfig):
         return {group_name(seconds): seconds for seconds in sorted({self.interval_of(tag) for tag in self.tags})}
 
     def tag_infos(self) -> list[TagInfo]:
-        """The tags as far as the configuration tells: types are learned from the server."""
-        return [
-            TagInfo(
-                name=tag.name,
-                group=group_name(self.interval_of(tag)),
-                source=tag.node,
-                type="string" if tag.map is not None or tag.as_ is not None else None,
-                label=tag.label,
-                unit=tag.unit,
-                description=tag.description,
-                rules=tag.rules(),
-            )
-            for tag in self.tags
-        ]
+        """The tags as far as the configuration tells: types, and what patterns find, are learned from the server."""
+        return [info for tag in self.tags for info in tag.infos(self.group_of(tag))]
 
-
-def queue_size(publishing_s: float, sampling_s: float) -> int:
-    """How many values the server keeps of a tag between notifications: what fits, twice; never 0 (which means 1)."""
-    return max(2, 2 * ceil(publishing_s / sampling_s - 1e-9))
+    def group_of(self, tag: OpcuaTag) -> str:
+        """Name of a tag's group."""
+        return group_name(self.interval_of(tag))
 
 
 def estimate(config: OpcuaConfig) -> Estimate:
@@ -220,17 +173,35 @@ def estimate(config: OpcuaConfig) -> Estimate:
 
 def explain(config: OpcuaConfig) -> Explanation:
     """What will be read, tag by tag and subscription by subscription."""
-    rows = []
-    counts: dict[str, int] = {}
-    for tag, info in zip(config.tags, config.tag_infos(), strict=True):
-        namespace = tag.address().namespace
-        note = ""
-        if isinstance(namespace, int) and namespace > 1:
-            note = "the index may change when the server restarts: nsu=URI stays right"
-        rows.append(TagExplanation(tag.name, tag.node, info.group, info.type or "as the server says", note=note))
-        counts[info.group] = counts.get(info.group, 0) + 1
-    requests = [
-        f"subscription {name}: {counts[name]} nodes, queue {queue_size(seconds, seconds)}"
-        for name, seconds in config.groups().items()
-    ]
-    return Explanation(rows, requests)
+    rows: list[TagExplanation] = []
+    for tag in config.tags:
+        infos = tag.infos(config.group_of(tag))
+        rows.extend(
+            TagExplanation(info.name, info.source, info.group, info.type or "as the server says", note=_note(tag))
+            for info in infos
+        )
+        if not infos:
+            group = config.group_of(tag)
+            rows.append(TagExplanation(f"{tag.name}.*", tag.place, group, "as the server says", note=_note(tag)))
+    return Explanation(rows, [_request(config, name, seconds) for name, seconds in config.groups().items()])
+
+
+def _request(config: OpcuaConfig, group: str, seconds: float) -> str:
+    tags = [tag for tag in config.tags if config.group_of(tag) == group]
+    nodes = len({tag.place for tag in tags if tag.browse is None})
+    what = f"{nodes} nodes" + (" and what the patterns find" if any(tag.browse is not None for tag in tags) else "")
+    if config.collect == "poll":
+        return f"read {group}: {what}"
+    queues = {tag.queue or queue_size(seconds, tag.sampling or seconds) for tag in tags}
+    return f"subscription {group}: {what}, queue {' to '.join(map(str, sorted({min(queues), max(queues)})))}"
+
+
+def _note(tag: OpcuaTag) -> str:
+    address = tag.address()
+    if isinstance(address, NodeAddress):
+        if isinstance(address.namespace, int) and address.namespace > 1:
+            return "the index may change when the server restarts: nsu=URI stays right"
+        return ""
+    if any(step.namespace is not None and step.namespace > 1 for step in address.steps):
+        return "the indexes may change when the server restarts: names alone stay right"
+    return ""

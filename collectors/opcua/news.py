@@ -6,70 +6,35 @@ gateway's (an old time is not skew); the queue is bounded, and what it gives up 
 a tag.
 Times come in as arguments: no clock here.
 
-May import: `collectors.api`, `collectors.opcua.node_ids`, `collectors.opcua.values`.
+May import: `collectors.api`, `collectors.opcua.{state,values}`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from collectors.api import Batch, JsonType, TagInfo, Value
-from collectors.opcua.node_ids import NodeAddress
-from collectors.opcua.values import BAD_DECODE, decode, is_wide, overflowed, quality_of, to_ms, undecodable
+from collectors.api import Batch, JsonType, Value
+from collectors.opcua.state import Kept, Tag
+from collectors.opcua.values import (
+    BAD_DECODE,
+    BAD_ELEMENT,
+    BAD_RANGE,
+    decode,
+    element_of,
+    is_wide,
+    overflowed,
+    quality_of,
+    to_ms,
+    undecodable,
+)
 
 TimeOf: TypeAlias = Literal["source", "server", "gateway"]
-TagKey: TypeAlias = tuple[str, str]
-"""Name and node as configured: the same name for another node may have another type."""
-
 GONE = frozenset({"bad:status-0x80330000", "bad:status-0x80340000"})
 """BadNodeIdInvalid, BadNodeIdUnknown: the node is not there (any more)."""
 QUEUE_VALUES = 50_000
 """Values that wait for the agent; beyond it batches of a group are merged into one (about 10 MB)."""
-
-
-@dataclass(slots=True)
-class Kept:
-    """What a device's next connection inherits: the types its tags have for ever, and what was already reported."""
-
-    kinds: dict[TagKey, JsonType] = field(default_factory=dict)
-    wide: set[TagKey] = field(default_factory=set)
-    undecodable: set[TagKey] = field(default_factory=set)
-    skew_reported: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Tag:
-    """A tag while its server is connected.
-
-    Attributes:
-        info: as configured.
-        address: where it is.
-        shortest: see `values.decode`.
-        kind: JSON type of its raw values; None before the first.
-        quality: as last seen; None = good or nothing seen.
-        handle: what the server's notifications call it now; 0 = nothing.
-        item: the server's id of what monitors it; None = not monitored.
-        retry_at: monotonic time of the next attempt to monitor it; None = no need.
-        retry_s: delay before the next attempt.
-    """
-
-    info: TagInfo
-    address: NodeAddress
-    shortest: bool
-    kind: JsonType | None = None
-    quality: str | None = None
-    handle: int = 0
-    item: int | None = None
-    retry_at: float | None = None
-    retry_s: float = 0.0
-
-    @property
-    def key(self) -> TagKey:
-        """What its type is remembered under."""
-        return self.info.name, self.info.source
 
 
 class News:
@@ -93,6 +58,8 @@ class News:
         """Seconds the device's clock is ahead of the gateway's, once it is further off than `max_skew`."""
         self.undecodable: list[tuple[str, str]] = []
         """Tag and what it is, of tags that can never be read; to be reported."""
+        self.silent: list[str] = []
+        """Tags that the server watches and never sends; to be reported."""
         self._device = device
         self.time = time
         self._max_skew_ms = round(max_skew * 1000)
@@ -110,7 +77,7 @@ class News:
         if self._server_is_off:
             self.skew_s = offset / 1000
 
-    def add(self, group: str, items: Iterable[Any], at: float, now_ms: int) -> list[Tag]:
+    def add(self, group: str, items: Iterable[Any], at: float, now_ms: int, *, every: bool = False) -> list[Tag]:
         """Queue the batches of one notification of a group.
 
         Args:
@@ -118,6 +85,7 @@ class News:
             items: monitored item notifications (`ClientHandle`, `Value`).
             at: monotonic seconds when it came.
             now_ms: the gateway's clock then.
+            every: a value that was sent before is no repetition but the answer to a question.
 
         Returns:
             The tags whose node no longer exists.
@@ -128,25 +96,29 @@ class News:
         gone: list[Tag] = []
         stamped = self.time != "gateway" and not self._server_is_off
         for item in items:
-            tag = self.tags.get(item.ClientHandle)
-            if tag is None:
+            lead = self.tags.get(item.ClientHandle)
+            if lead is None:
                 # Of an item that was replaced meanwhile.
                 continue
-            name = tag.info.name
-            turn = seen.get(name, 0)
-            seen[name] = turn + 1
-            if turn == len(batches):
-                batches.append(Batch(self._device, group, at, {}))
-                times.append({})
-            batch = batches[turn]
-            quality = self._read(tag, item.Value, batch.values)
-            tag.quality = quality
-            if quality is not None:
-                batch.quality[name] = quality
-                if quality in GONE:
-                    gone.append(tag)
-            if stamped:
-                times[turn][name] = self._time_of(item.Value, now_ms)
+            lead.heard = at
+            if not every and lead.repeats(item.Value):
+                continue
+            for tag in (lead, *lead.readers) if lead.readers else (lead,):
+                name = tag.info.name
+                turn = seen.get(name, 0)
+                seen[name] = turn + 1
+                if turn == len(batches):
+                    batches.append(Batch(self._device, group, at, {}))
+                    times.append({})
+                batch = batches[turn]
+                quality = self._read(tag, item.Value, batch.values)
+                tag.quality = quality
+                if quality is not None:
+                    batch.quality[name] = quality
+                    if quality in GONE and tag is lead:
+                        gone.append(tag)
+                if stamped:
+                    times[turn][name] = self._time_of(item.Value, now_ms)
         for batch, stamps in zip(batches, times, strict=True):
             if stamps:
                 _stamp(batch, stamps, now_ms)
@@ -156,14 +128,16 @@ class News:
     def tell(self, tags: Iterable[Tag], at: float) -> None:
         """Queue the qualities of tags that have no value, with gateway time: a batch for each group."""
         batches: dict[str, Batch] = {}
-        for tag in tags:
-            group = tag.info.group
+        for lead in tags:
+            group = lead.info.group
             batch = batches.get(group)
             if batch is None:
                 batch = batches[group] = Batch(self._device, group, at, {})
-            batch.values[tag.info.name] = None
-            if tag.quality is not None:
-                batch.quality[tag.info.name] = tag.quality
+            for tag in (lead, *lead.readers):
+                tag.quality = lead.quality
+                batch.values[tag.info.name] = None
+                if tag.quality is not None:
+                    batch.quality[tag.info.name] = tag.quality
         for batch in batches.values():
             self._put(batch)
 
@@ -190,12 +164,21 @@ class News:
                 values[name] = None
                 return quality
         variant = data_value.Value
-        type_id = variant.VariantType.value
-        value, kind, reason = decode(type_id, variant.Value, tag.shortest)
+        type_id = variant.VariantType.value if variant is not None else 0
+        raw = variant.Value if variant is not None else None
+        if tag.element is not None:
+            raw, reason = element_of(raw, tag.element)
+        else:
+            reason = None
+        value, kind, reason = decode(type_id, raw, tag.shortest) if reason is None else (None, None, reason)
         what = None
         if reason == BAD_DECODE:
-            what = undecodable(type_id, variant.Value)
-        elif kind is not None and kind != tag.kind and not self._learn(tag, kind):
+            what = undecodable(type_id, raw)
+        elif reason == BAD_ELEMENT:
+            what = f"no element {','.join(map(str, tag.element or ()))} in what the server sends"
+        elif tag.enum_text and reason is None:
+            value, kind, reason, what = _text_of(tag, value)
+        if reason is None and kind is not None and kind != tag.kind and not self._learn(tag, kind):
             reason, what = BAD_DECODE, f"a {kind} now, and it was a {self._kept.kinds[tag.key]}"
         if reason is not None:
             values[name] = None
@@ -203,7 +186,7 @@ class News:
                 self._kept.undecodable.add(tag.key)
                 self.undecodable.append((name, what))
             # Uncertain and without a value: the status says more.
-            return reason if quality is None or variant.Value is not None else quality
+            return reason if quality is None or raw is not None else quality
         if is_wide(type_id) and tag.key not in self._kept.wide:
             self._kept.wide.add(tag.key)
             self.learned += 1
@@ -244,6 +227,14 @@ class News:
         self.samples_lost += self._queued - kept
         self._queue = deque(merged.values())
         self._queued = kept
+
+
+def _text_of(tag: Tag, value: Value) -> tuple[Value, JsonType | None, str | None, str | None]:
+    """The text of an enumeration's number: value, type, reason and what to tell."""
+    if tag.texts is None:
+        return None, None, BAD_DECODE, "an enumeration whose texts the server does not tell: use map"
+    text = tag.texts.get(value) if isinstance(value, int) else None
+    return (text, "string", None, None) if text is not None else (None, None, BAD_RANGE, None)
 
 
 def merge(older: Batch, newer: Batch) -> Batch:

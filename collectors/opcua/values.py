@@ -20,6 +20,8 @@ from collectors.api import JsonType, Value
 BAD_DECODE = "bad:decode"
 BAD_INVALID = "bad:invalid"
 BAD_RANGE = "bad:range"
+BAD_ELEMENT = "bad:status-0x80370000"
+"""BadIndexRangeNoData: what came has no such element."""
 
 LONGEST_TEXT = 4096
 """Bytes of UTF-8 in a text; a longer one is null with `bad:range` (a cut one would be a wrong value)."""
@@ -35,7 +37,7 @@ _TEXTS = frozenset({12, 14, 16, 17, 18, 20, 21})
 _TYPE_NAMES = {
     12: "a text that is not UTF-8",
     15: "ByteString",
-    22: "a structure",
+    22: "a structure: name one of its parts, if the server shows them as nodes (shopfloor browse)",
     23: "DataValue",
     24: "Variant",
     25: "DiagnosticInfo",
@@ -94,10 +96,19 @@ def decode(type_id: int, value: Any, shortest: bool) -> tuple[Value, JsonType | 
     return None, None, BAD_INVALID if type_id == 0 or value is None else BAD_DECODE
 
 
+def element_of(value: Any, element: tuple[int, ...]) -> tuple[Any, str | None]:
+    """Return the element of an array or of nested arrays and None, or None and why there is none."""
+    for index in element:
+        if not isinstance(value, list | tuple) or index >= len(value):
+            return None, BAD_ELEMENT
+        value = value[index]
+    return value, None
+
+
 def undecodable(type_id: int, value: Any) -> str:
     """What a value is that no tag can be; for people."""
     if isinstance(value, list | tuple):
-        return "an array"
+        return "an array: name the element with index"
     return _TYPE_NAMES.get(type_id, f"type {type_id}")
 
 

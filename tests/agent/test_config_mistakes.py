@@ -321,8 +321,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "percent deadband": (
-        HEAD + CNC + "    tags: [{name: t, node: i=1, deadband: 2 %}]\n",
-        ["9:43: devices[cnc].tags[t].deadband: deadbands in percent are not supported yet"],
+        HEAD + CNC + "    tags: [{name: t, node: i=1, deadband: 200 %}]\n",
+        ["9:43: devices[cnc].tags[t].deadband: expected a number, or 0 to 100 % of the variable's range, such as 2 %"],
     ),
     # -- devices
     "bare address": (

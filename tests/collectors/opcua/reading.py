@@ -10,7 +10,7 @@ from typing import Any
 from collectors.api import Batch, Context, Value
 from collectors.opcua.collector import OpcuaCollector
 from collectors.opcua.config import OpcuaConfig
-from collectors.opcua.subscription import Timing
+from collectors.opcua.timing import Timing
 
 SHORT = Timing(keepalive=0.2, silence=3, retry_first=0.2, retry_longest=0.4, verify=0.3, tick=0.05)
 EMPTY: frozenset[str] = frozenset()

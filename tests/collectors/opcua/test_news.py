@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from collectors.api import Batch, TagInfo, Value
 from collectors.opcua import news as news_module
-from collectors.opcua.news import Kept, News, Tag, merge
+from collectors.opcua.news import News, merge
 from collectors.opcua.node_ids import parse
+from collectors.opcua.state import Kept, Tag
 
 NOW = 1_700_000_000_000
 
@@ -67,6 +68,40 @@ def test_an_old_time_is_no_skew() -> None:
     assert (batch.ts, some.skew_s) == (1000, None)
 
 
+def test_a_repeated_value_is_dropped_but_never_a_change_of_status() -> None:
+    """The same time, status and value again is what the server sent before; without a time nothing is known."""
+    some = news()
+    first = added(some, item(1, 1.0))
+    assert (len(first), added(some, item(1, 1.0))) == (1, [])
+    assert [batch.values for batch in added(some, item(1, 1.0, status=0x40000000))] == [{"a": 1.0}]
+    assert [batch.values for batch in added(some, item(1, 2.0, status=0x40000000))] == [{"a": 2.0}]
+    assert [batch.values for batch in added(some, item(2, 1.0, None), item(2, 1.0, None))] == [{"b": 1.0}] * 2
+    some.tags[1].last = None
+    assert [batch.values for batch in added(some, item(1, 2.0, status=0x40000000))] == [{"a": 2.0}]
+
+
+def test_elements_of_one_array_are_tags_of_their_own() -> None:
+    some = news(["a"])
+    lead = some.tags[1]
+    info = TagInfo(name="b", group="1s", source="ns=2;s=a[1,0]")
+    lead.element = (2,)
+    lead.readers = (Tag(info, lead.address, shortest=True, element=(1, 0)),)
+    (batch,) = added(some, item(1, [1.5, [7.0], 3.5]))
+    assert (batch.values, batch.quality) == ({"a": 3.5, "b": 7.0}, {})
+    (batch,) = added(some, item(1, [1.5]))
+    assert batch.quality == dict.fromkeys("ab", "bad:status-0x80370000")
+
+
+def test_a_number_of_an_enumeration_becomes_its_text() -> None:
+    some = news(["a", "b"])
+    some.tags[1].enum_text = some.tags[2].enum_text = True
+    some.tags[1].texts = {0: "idle", 1: "running"}
+    (batch,) = added(some, item(1, 1, type_id=6), item(2, 1, type_id=6))
+    assert (batch.values, batch.quality) == ({"a": "running", "b": None}, {"b": "bad:decode"})
+    (batch,) = added(some, item(1, 9, type_id=6))
+    assert batch.quality == {"a": "bad:range"}
+
+
 def test_no_time_is_the_gateways() -> None:
     (batch,) = added(news(), item(1, 1.0, None), item(2, 2.0, NOW))
     assert (batch.ts, batch.age_ms) == (None, {"b": 10})
@@ -78,7 +113,7 @@ def test_the_clock_of_the_server_decides_for_all() -> None:
     (batch,) = added(some, item(1, 1.0))
     assert (batch.ts, some.skew_s) == (None, -61.0)
     some.server_clock(NOW, NOW)
-    (batch,) = added(some, item(1, 1.0))
+    (batch,) = added(some, item(1, 2.0))
     assert batch.ts == NOW
 
 
@@ -146,7 +181,9 @@ def test_a_full_queue_loses_only_what_it_counts_and_never_the_latest(messages: l
     latest: dict[str, Value] = {}
     put = 0
     for number, message in enumerate(messages):
-        some.add("1s", [item(handle, value, type_id=8) for handle, value in message], float(number), NOW)
+        times = range(NOW + put, NOW + put + len(message))
+        items = [item(handle, value, ms, type_id=8) for (handle, value), ms in zip(message, times, strict=True)]
+        some.add("1s", items, float(number), NOW)
         for handle, value in message:
             latest["abc"[handle - 1]] = value
             put += 1
