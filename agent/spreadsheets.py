@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 _MAX_UNPACKED = 64_000_000
 _DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile, ParseError,
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, EOFError, struct.error,
+    zlib.error, zipfile.BadZipFile, ParseError,
 )  # fmt: skip
 """What openpyxl raises for files that it does not understand."""
 _DECIMALS = re.compile(r"^0(?:\.(0+))?(?:_[ )])?$")

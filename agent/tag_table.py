@@ -74,7 +74,7 @@ class TagTable:
 
     def read(self) -> Sequence | None:
         """Return the tags; None when mistakes about the table as a whole were told."""
-        headings = find_headings(self._grid, self._shapes.keys(), ("address", "node"))
+        headings = find_headings(self._grid, self._shapes.keys(), ("address", "node", "path", "browse"))
         if headings is None:
             self._tell(
                 0, 0, f"no row of headings was found: one row must name the columns, at least 'name' and "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from collectors.modbus.address import LAST_OFFSET, Address, AddressError, Area, NotSupportedYet, parse_address
 from collectors.modbus.brands import BRAND_NAMES, BRANDS, Brand, Range, Source
@@ -49,6 +49,7 @@ class Place:
     source: Source = "rule"
 
 
+@lru_cache(maxsize=4096)
 def locate(text: str, brand: str | None = None, hold_start: int = 0) -> Place:
     """Return where the address lies.
 

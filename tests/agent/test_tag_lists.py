@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.cli import main
 from agent.commission import tags as tags_command
 from agent.config import AgentConfig, Loaded, fingerprint, load
 from agent.grid import fold, letters
@@ -93,8 +94,11 @@ def test_encodings_and_delimiters(tmp_path: Path, encoding: str, delimiter: str)
 
 
 def test_headings_over_two_rows_in_csv_and_workbook(tmp_path: Path) -> None:
-    rows: list[list[Any]] = [["点位", None, "数据类型", "量程", None, "单位"], ["名称", "地址", None, "下限", "上限", None],
-            ["a", "40001", "int16", 0, 100.5, "bar"]]  # fmt: skip
+    rows: list[list[Any]] = [
+        ["点位", None, "数据类型", "量程", None, "单位"],
+        ["名称", "地址", None, "下限", "上限", None],
+        ["a", "40001", "int16", 0, 100.5, "bar"],
+    ]
     text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in rows)
     data = workbook({"S": rows}, merge=("A1:B1", "C1:C2", "D1:E1", "F1:F2"))
     for loaded in (load_list(tmp_path, text), load_list(tmp_path, data, "list.xlsx")):
@@ -433,3 +437,38 @@ def test_two_thousand_tags_load_in_time(tmp_path: Path) -> None:
     loaded: AgentConfig | None = load_list(tmp_path, content).config
     assert loaded is not None
     assert time.perf_counter() - started < 1.5  # a third of it on a machine of its own
+
+
+WORDS = [
+    "name", "address", "type", "map", "invalid", "interval", "名称", "地址", "小数位", "读写", "量程", "下限",
+    "周期(ms)", "40001", "40010.1", "D100", "REAL", "0=idle;1=run", "0x8000", "ａ：", "", " ", "-", "#", '"', "\n",
+    "\x00",
+]  # fmt: skip
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=6), max_size=6),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["utf-8", "gb18030", "utf-16"]),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_list_crashes_the_loader(tmp_path: Path, rows: list[list[str]], delimiter: str, encoding: str) -> None:
+    text = "\n".join(delimiter.join(row) for row in [["name", "address"], *rows])
+    loaded = load_list(tmp_path, text.encode(encoding, "replace"))
+    assert (loaded.config is None) == bool(loaded.mistakes)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12), st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damaged_workbook_crashes_the_loader(tmp_path: Path, changes: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(workbook({"S": [["name", "address", "type"], ["a", "40001", "int16"], ["b", 40010.1, "bool"]]}))
+    for place, value in changes:
+        data[place % len(data)] = value
+    loaded = load_list(tmp_path, bytes(data[: len(data) - cut if cut < 500 else None]), "list.xlsx")
+    assert loaded.mistakes
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_list(tmp_path, CHINESE)
+    assert main(["tags", "export", "-c", str(tmp_path / "agent.yaml"), "press"]) == 0
+    assert "40010.10,故障,40010.10,bool" in capsys.readouterr().out
