@@ -112,6 +112,7 @@ class ControlServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a closed transport closes its socket in the loop's next round
         try:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
