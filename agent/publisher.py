@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("shopfloor.broker")
 
+TRIES = 3
+"""A topic of our own that ended so many sessions is not published any more."""
 LONGEST_WAIT_S = 5.0
 """Waiting for the next attempt, the publisher comes round at least so often."""
 
@@ -99,7 +102,7 @@ class Publisher:
         self._reconnect = Reconnect(self._timing)
         self._suspicion = Suspicion()
         self._most = MAX_WINDOW
-        self._barred: set[str] = set()
+        self._blamed: Counter[str] = Counter()
         self._aside: Aside[SessionError | None] = Aside("mqtt-connect")
         self._wake = outbox.news  # what comes from the network and from `retained` wakes the pump by the same event
         self._pump: Pump | None = None
@@ -132,7 +135,7 @@ class Publisher:
         self._mqtt = mqtt
         self._fallback, self._fallback_told, self._told, self._retain = None, False, None, True
         self._reconnect = Reconnect(self._timing)
-        self._barred.clear()
+        self._blamed.clear()
         if old is not None and old != self._topic(mqtt.status_topic):
             self._retained.clear(old)
         self._announce_status()
@@ -215,7 +218,7 @@ class Publisher:
         under_way = pump.under_way
         guilty = self._suspicion.after_session(
             under_way,
-            [item for item in under_way if not isinstance(item, str) and item.tries],
+            [item for item in under_way if (self._blamed[item] if isinstance(item, str) else item.tries)],
             closed=loss.cause == "closed_by_peer" and lasted < self._timing.short,
             code=loss.code,
             alone=pump.careful,
@@ -223,8 +226,9 @@ class Publisher:
         if guilty is None:
             return False
         if isinstance(guilty, str):
-            self._barred.add(guilty)
-            log.error("topic_barred", topic=guilty, text="the broker ends the session when this is published")
+            self._blamed[guilty] += 1
+            if self._blamed[guilty] == TRIES:
+                log.error("topic_barred", topic=guilty, text="the broker ends the session when this is published")
         else:
             pump.give_up(guilty, loss.code)
         return True
@@ -269,7 +273,7 @@ class Publisher:
             form=make_format(mqtt.format, mqtt.topic, **self._names),
             window=min(mqtt.window, self._most),
             careful=self._suspicion.careful,
-            barred=self._barred,
+            barred=[topic for topic, times in self._blamed.items() if times >= TRIES],
             replay_rate=self._replay_rate,
             outbox=self._outbox,
             retained=self._retained,
