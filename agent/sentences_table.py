@@ -61,6 +61,11 @@ DEVICE: Final[dict[str, Pair]] = {
         "the OPC UA server refuses a session[ ({where})][: {detail}]: check its limit of sessions, its security "
         "policies and users.",
     ),
+    "too_many_sessions": (
+        "OPC UA 服务器[（{where}）]的会话数已满：请关掉不用的客户端（组态软件、UaExpert 等）；空出来后自动连上。",
+        "the OPC UA server[ ({where})] has all its sessions taken: close clients that are not needed; this one connects by "
+        "itself as soon as one is free.",
+    ),
     "silent_subscription": (
         "连接正常，但服务器[（{where}）]已有[ {seconds:duration}]没有消息：正在重新订阅；反复出现请联系设备厂家。",
         "connected, but the server[ ({where})] has been silent[ for {seconds:duration}]: subscribing again; if this keeps "
@@ -70,9 +75,71 @@ DEVICE: Final[dict[str, Pair]] = {
         "点表与设备对不上：{text}。请IT核对点表。",
         "the tag list does not fit the device: {text}. Check the tag list.",
     ),
-    "untrusted_certificate": (
-        "设备的证书还没有被信任[（{where}）]：请IT核对指纹后再信任。",
-        "the device's certificate is not trusted yet[ ({where})]: compare its fingerprint, then trust it.",
+    "untrusted": (
+        "设备的证书还没有被信任[（{where}）]，不采集。指纹[ {thumbprint}]：请IT与设备上显示的核对，一致就执行 shopfloor cert trust {device}。",
+        "the server's certificate[ ({where})] is not trusted yet, so nothing is read. Thumbprint[ {thumbprint}]: compare it with "
+        "what the server itself shows, then run: shopfloor cert trust {device}.",
+    ),
+    "certificate_changed": (
+        "设备的证书变了[（{where}）]，已拒绝：指纹[ {thumbprint}]，原来信任的是[ {trusted}]。请IT确认是否换过设备或证书；确认后执行 shopfloor cert trust {device}，否则可能有人冒充。",
+        "the server[ ({where})] shows another certificate than the trusted one and is refused: thumbprint[ {thumbprint}], "
+        "trusted was[ {trusted}]. Was the device or its certificate replaced? If so: shopfloor cert trust {device}; if "
+        "not, somebody may pretend to be it.",
+    ),
+    "certificate_expired": (
+        "设备的证书[（{where}）]已于[ {until}] 到期，已拒绝：请IT在设备上更换证书；也可能是时钟偏差（clock skew），本机时间[ {now}]，先核对。",
+        "the server's certificate[ ({where})] ended[ on {until}] and is refused: renew it there. Or clock skew: it is[ {now}] "
+        "here, so check this gateway's clock first.",
+    ),
+    "certificate_not_yet_valid": (
+        "设备的证书[（{where}）][从 {since} 起]才有效，已拒绝：多半是时钟偏差（clock skew），本机时间[ {now}]，请IT核对网关和设备的时间。",
+        "the server's certificate[ ({where})] is not valid[ before {since}] and is refused: most likely clock skew, it is[ {now}] "
+        "here: check the clocks of gateway and server.",
+    ),
+    "certificate_unusable": (
+        "设备的证书不能用[（{where}）][：{detail}]。请IT在设备上换一张证书（RSA 2048 位以上）。",
+        "the server's certificate[ ({where})] cannot be used[: {detail}]: give it another one (RSA, 2048 bits or more).",
+    ),
+    "client_untrusted": (
+        "设备不接受本网关的证书[（{where}）][：{detail}]。请IT把[ {file}] 复制到设备的受信任证书里，或在设备上点“接受”[；指纹 {thumbprint}]。",
+        "the server[ ({where})] does not accept this gateway's certificate[ ({detail})]: copy[ {file}] to its trusted "
+        "certificates, or accept it there[; thumbprint {thumbprint}].",
+    ),
+    "own_certificate_time": (
+        "设备认为本网关的证书此刻无效[（{where}）]：请IT核对设备和网关的时间。",
+        "the server[ ({where})] finds this gateway's certificate not valid at this time: check the clocks of server and gateway.",
+    ),
+    "own_certificate_expired": (
+        "本网关自己的证书已[于 {until} ]到期，或网关时间不对：请IT先核对时间，再执行 shopfloor cert renew，并把新证书复制到各设备。",
+        "this gateway's own certificate ended[ on {until}], or its clock is wrong: check the clock, then run shopfloor cert "
+        "renew and copy the new certificate to the servers.",
+    ),
+    "own_certificate_unusable": (
+        "本网关的证书文件不能用[：{detail}]。请IT检查数据目录的权限、空间和网关时间。",
+        "the certificates of this gateway cannot be used[: {detail}]: check rights and space of the data directory, and the clock.",
+    ),
+    "policy_not_offered": (
+        "设备[（{where}）]不提供配置的安全策略[ {asked}]，不会自动降级；它提供：[{offered}]。请IT在设备上启用，或改配置里的 security。",
+        "the server[ ({where})] does not offer the configured security[ {asked}], and nothing weaker is used instead; it offers:"
+        "[ {offered}]. Switch it on there, or change security: in the configuration.",
+    ),
+    "login_refused": (
+        "设备不接受这个用户[（{where}）][：{detail}]。请IT核对 username 和密码文件（password_file），或用户证书。",
+        "the server[ ({where})] refuses this user[: {detail}]: check username and the password file, or the user certificate.",
+    ),
+    "login_needed": (
+        "设备不接受匿名登录[（{where}）][：{detail}]。请IT在配置里写 username 和 password_file。",
+        "the server[ ({where})] takes no anonymous session[: {detail}]: write username and password_file.",
+    ),
+    "login_not_offered": (
+        "设备不支持这种登录方式[（{where}）]；它支持：[{offered}]。请IT改配置或设备的用户设置。",
+        "the server[ ({where})] does not take this kind of login; it takes:[ {offered}]. Change the configuration, or the users "
+        "of the server.",
+    ),
+    "password_in_clear": (
+        "设备[（{where}）]要求明文密码，而 mode: Sign 不加密：没有发送。请IT改用 mode: SignAndEncrypt。",
+        "the server[ ({where})] wants the password in the clear, and mode: Sign does not encrypt: nothing was sent. Use mode: "
+        "SignAndEncrypt.",
     ),
     "line_in_use": (
         "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",
@@ -302,9 +369,55 @@ EVENTS: Final[dict[str, Pair]] = {
         "设备时钟与网关相差 {offset_s:duration}，数据改用网关时间：请IT校对设备时钟。",
         "the device's clock is off by {offset_s:duration}, so data carries the gateway's time: set the device's clock.",
     ),
+    "own_certificate_expires": (
+        "本网关的证书还有 {days} 天（{until}）到期：请IT安排时间执行 shopfloor cert renew，并把新证书[ {file}] 复制到各设备。",
+        "this gateway's certificate ends in {days:days} ({until}): plan a shopfloor cert renew, and copy the new certificate"
+        "[ {file}] to every server.",
+    ),
+    "server_certificate_expires": (
+        "设备的证书还有 {days} 天（{until}）到期：请IT在设备上更换，之后执行 shopfloor cert trust {device}。",
+        "the server's certificate ends in {days:days} ({until}): renew it there, then run: shopfloor cert trust {device}.",
+    ),
+    "certificate_other_host": (
+        "设备的证书写的是别的地址[（{hosts}）]，不是[ {where}]；证书已受信任，照常采集。请IT确认网线和地址没有接错。",
+        "the server's certificate names other hosts[ ({hosts})] than[ {where}]; it is the trusted one, so reading goes on: make "
+        "sure that address and cable are right.",
+    ),
+    "certificate_not_kept": (
+        "被拒绝的设备证书存不下来[（{text}）]：请IT检查数据目录的权限和空间。",
+        "the server's refused certificate could not be kept[ ({text})]: check rights and space of the data directory.",
+    ),
+    "endpoints_differ": (
+        "设备[ {where}] 连接前公布的安全选项与签名后的不一致：可能刚改过设置，也可能有人中途篡改；连接用的是配置的策略，不受影响。请IT留意。",
+        "what the server[ {where}] said of its security before the connection differs from what it signs: its settings were just "
+        "changed, or somebody in between tampers. The connection uses what is configured and is not affected.",
+    ),
     "tag_unreadable": (
         "点 {tag} 的数据类型无法使用[（{what}）]：请IT核对点表；其余的点照常采集。",
         "the type of tag {tag} cannot be used[ ({what})]: check the tag list; the others go on.",
+    ),
+    "tag_silent": (
+        "点 {tag} 订阅成功但服务器从不发送，改为定时读取：请联系设备厂家；其余的点照常采集。",
+        "the server accepts tag {tag} and never sends it, so it is read now and then instead: ask the maker of the device; "
+        "the others go on.",
+    ),
+    "browse_empty": (
+        "通配 {tag}（{pattern}）没有找到任何变量：请IT用 shopfloor browse 核对路径；每分钟自动再找。",
+        "the pattern of {tag} ({pattern}) finds no variable: check it with shopfloor browse; it is looked for every minute.",
+    ),
+    "browse_capped": (
+        "通配 {tag}（{pattern}）找到的变量太多，只采集前 {tags} 个：请IT缩小范围。",
+        "the pattern of {tag} ({pattern}) finds too many variables, only the first {tags} are read: narrow it.",
+    ),
+    "deadband_without_range": (
+        "点 {tag} 的死区写成了百分比，但服务器没有给出量程（EURange），死区不起作用：请IT改写成数值。",
+        "tag {tag} has a deadband in percent, and the server tells no range (EURange) for it, so there is none: write a "
+        "number.",
+    ),
+    "subscription_gap": (
+        "OPC UA 服务器的消息丢了 {missing} 条，补回 {recovered} 条；没补回的已计数，并已重新读取当前值。",
+        "{missing} messages of the OPC UA server were missing and {recovered} of them fetched; the others are counted, and "
+        "every value is told anew.",
     ),
     "line_in_use": (
         "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",

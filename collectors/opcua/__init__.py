@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collectors.api import Collector, CollectorType, Context
+from pathlib import Path
+
+from collectors.api import Certificates, Collector, CollectorType, Context
 from collectors.opcua.config import OpcuaConfig, estimate, explain
 
 
@@ -16,4 +18,10 @@ def _create(config: OpcuaConfig, context: Context) -> Collector:
     return OpcuaCollector(config, context)
 
 
-TYPE = CollectorType("opcua", OpcuaConfig, _create, estimate, explain)
+def _certificates(state_dir: Path) -> Certificates:
+    from collectors.opcua.certificates import OpcuaCertificates
+
+    return OpcuaCertificates(state_dir)
+
+
+TYPE = CollectorType("opcua", OpcuaConfig, _create, estimate, explain, _certificates)

@@ -23,6 +23,7 @@ from collectors.opcua.items import Items
 from collectors.opcua.news import News
 from collectors.opcua.resolve import Resolver
 from collectors.opcua.roster import Roster
+from collectors.opcua.security import Security
 from collectors.opcua.services import Services
 from collectors.opcua.session import Session
 from collectors.opcua.state import Kept
@@ -51,7 +52,14 @@ class OpcuaCollector:
         self._kept = context.kept(("opcua", config.name), Kept)
         self._news = News(config.name, config.time, config.max_skew, self._kept)
         self._roster = Roster(config, self._kept)
-        self._session = Session(config.url, config.name, config.timeout, channel_s=timing.channel, probe_s=timing.probe)
+        self._session = Session(
+            config.url,
+            config.name,
+            config.timeout,
+            Security(config, context),
+            channel_s=timing.channel,
+            probe_s=timing.probe,
+        )
         self._services = Services(self._session, self._kept.limits)
         self._resolver = Resolver(self._services)
         self._subscriptions: dict[int, Subscription] = {}

@@ -1,6 +1,6 @@
 """The configuration of an OPC UA device, and what can be said of it offline: estimate, explanation.
 
-May import: `collectors.api`, `collectors.fields`, `collectors.opcua.{node_ids,tag}`, pydantic.
+May import: `collectors.api`, `collectors.fields`, `collectors.opcua.{access,node_ids,tag}`, pydantic.
 """
 
 from __future__ import annotations
@@ -9,55 +9,17 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import Estimate, Explanation, TagExplanation, TagInfo, group_name
-from collectors.fields import DeviceConfig, Duration, Model, Report
+from collectors.fields import DeviceConfig, Duration, PublicFile, Report, SecretFile
+from collectors.opcua.access import Security, check_user
 from collectors.opcua.node_ids import NodeAddress
 from collectors.opcua.tag import OpcuaTag, check_interval, queue_size
 
 DEFAULT_PORT = 4840
 """Registered for opc.tcp."""
-
-Policy = Literal["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss", "None"]
-
-_WRITE_NONE = "secure policies are not supported yet: write `security: {policy: None}` to connect without encryption"
-
-
-def _check_policy(value: object) -> object:
-    if value in ("Basic128Rsa15", "Basic256"):
-        raise PydanticCustomError(
-            "policy",
-            "{policy} is broken (SHA-1) and withdrawn by the OPC Foundation: never supported",
-            {"policy": value},
-        )
-    return value
-
-
-class Security(Model):
-    """How the connection is protected."""
-
-    policy: Annotated[Policy, BeforeValidator(_check_policy)] = Field(
-        "Basic256Sha256", description="`None` (no encryption, no signature) must be written"
-    )
-    mode: Literal["None", "Sign", "SignAndEncrypt"] | None = Field(
-        None, description="default SignAndEncrypt; nothing with policy None"
-    )
-
-    @model_validator(mode="after")
-    def _supported(self) -> Security:
-        if self.policy != "None":
-            raise PydanticCustomError("unsupported", _WRITE_NONE)
-        if self.mode not in (None, "None"):
-            raise PydanticCustomError("mode", "policy None neither signs nor encrypts: leave mode out")
-        return self
-
-
-def _security_is_written(value: Security | None) -> Security | None:
-    if value is None:
-        raise PydanticCustomError("unsupported", _WRITE_NONE)
-    return value
 
 
 def _check_url(value: str) -> str:
@@ -87,9 +49,15 @@ class OpcuaConfig(DeviceConfig):
 
     type: Literal["opcua"]
     url: Annotated[str, AfterValidator(_check_url)] = Field(description="opc.tcp://HOST:PORT, port default 4840")
-    security: Annotated[Security | None, AfterValidator(_security_is_written)] = Field(
-        None, description="{policy: None} must be written to connect without encryption"
+    security: Security = Field(
+        default_factory=Security, description="{policy: None} must be written to connect without encryption"
     )
+    username: str | None = Field(None, min_length=1, max_length=4096, description="user; needs password_file")
+    password_file: SecretFile | None = Field(None, description="file that holds the user's password")
+    user_cert_file: PublicFile | None = Field(
+        None, description="certificate of the user, PEM or DER, instead of username; needs user_key_file"
+    )
+    user_key_file: SecretFile | None = Field(None, description="its private key, PEM or DER, without a passphrase")
     time: Literal["source", "server", "gateway"] = Field("source", description="whose time the readings carry")
     max_skew: Duration = Field(
         60.0, description="a server whose clock is further off (a time that far ahead) is stamped by the gateway"
@@ -112,11 +80,13 @@ class OpcuaConfig(DeviceConfig):
     def unsupported(cls) -> dict[str, str]:
         """Keys that later versions bring."""
         return {
-            "username": "user names are not supported yet: only anonymous sessions",
-            "password_file": "user names and passwords are not supported yet: only anonymous sessions",
-            "user_cert_file": "user certificates are not supported yet: only anonymous sessions",
             "line": "an OPC UA server has no line: write url: opc.tcp://HOST:4840",
         }
+
+    @model_validator(mode="after")
+    def _user_is_safe(self) -> OpcuaConfig:
+        check_user(self.security, self.username, self.password_file, self.user_cert_file, self.user_key_file)
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> OpcuaConfig:

@@ -20,11 +20,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from collectors.api import Misconfigured, Unavailable
 from collectors.opcua.values import to_ms
+
+if TYPE_CHECKING:
+    from collectors.opcua.security import Security
 
 CLOSE_S = 1.5
 """How long the goodbye to the server may take; the runner gives a collector two seconds to close."""
@@ -60,11 +63,17 @@ _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What we use of asyncua."""
+    """What we use of asyncua.
+
+    Attributes:
+        forged: what it raises when a signature is wrong.
+    """
 
     ua: Any
     client: Any
     decode: Any
+    policies: Any
+    forged: tuple[type[Exception], ...]
 
 
 def load() -> Library:
@@ -75,7 +84,9 @@ def load() -> Library:
     """
     try:
         import asyncua
+        from asyncua.crypto import security_policies, uacrypto
         from asyncua.ua.ua_binary import struct_from_binary
+        from cryptography.exceptions import InvalidSignature
     except ImportError as error:
         raise Misconfigured(
             "missing_package", f"asyncua cannot be loaded: {error}", package="asyncua", extra="opcua"
@@ -84,7 +95,8 @@ def load() -> Library:
     if logger.level == logging.NOTSET:
         # It logs each failure of each attempt; the runner tells changes of state instead.
         logger.setLevel(QUIET)
-    return Library(asyncua.ua, asyncua.Client, struct_from_binary)
+    forged = (InvalidSignature, uacrypto.InvalidSignature)
+    return Library(asyncua.ua, asyncua.Client, struct_from_binary, security_policies, forged)
 
 
 class Session:
@@ -94,15 +106,24 @@ class Session:
         url: `opc.tcp://host:port[/path]`.
         name: shown in the server's list of sessions.
         timeout: seconds for each request.
+        security: how it is secured and who logs in; None = not at all, and nobody.
         channel_s, probe_s: see `CHANNEL_S`, `PROBE_S`; for tests.
     """
 
     def __init__(
-        self, url: str, name: str, timeout: float, *, channel_s: float = CHANNEL_S, probe_s: float = PROBE_S
+        self,
+        url: str,
+        name: str,
+        timeout: float,
+        security: Security | None = None,
+        *,
+        channel_s: float = CHANNEL_S,
+        probe_s: float = PROBE_S,
     ) -> None:
         self._url = url
         self._name = name
         self._timeout = timeout
+        self._security = security
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self.where = f"{self._host}:{parts.port}"
@@ -113,6 +134,7 @@ class Session:
         """The server's clock as its last answer told it, milliseconds UTC."""
         self._library: Library | None = None
         self._client: Any = None
+        self._has_channel = self._has_session = False
         self._renew_at = float("inf")
         self._channel_s = channel_s
         self._probe_s = probe_s
@@ -124,20 +146,75 @@ class Session:
         return self._library.ua
 
     async def connect(self) -> None:
-        """Connect, open a channel without security, create and activate an anonymous session.
+        """Connect, open a channel, create and activate a session, all as `security` says.
+
+        Raises:
+            Unavailable: not now.
+            Misconfigured: asyncua is missing, or what the configuration names cannot be used.
+        """
+        library = self._library = await asyncio.to_thread(load)
+        security = self._security
+        if security is not None:
+            await security.prepare(library, self.endpoints)
+        client = self._client = self._make(library)
+        if security is not None:
+            security.apply(client)
+        await self._dial(client)
+        try:
+            with self._translated():
+                await client.open_secure_channel()
+            self._has_channel = True
+            with self._translated(refusal=True):
+                created = await client.create_session()
+                self._has_session = True
+                await (security.activate(library, client, created) if security else client.activate_session())
+        except Unavailable as error:
+            if security is None:
+                raise
+            stage: Literal["channel", "session"] = "session" if self._has_channel else "channel"
+            # A server that takes one connection answers no other while this one stands.
+            await self.close()
+            raise await security.explained(error, stage, self.endpoints) from error
+        self.requests += 4
+        self.heard = time.monotonic()
+        self._renew_at = self.heard + client.secure_channel_timeout / 1000 * 0.75
+        # A server may forget a session sooner than asked: three signs of life fit into what it grants.
+        self._probe_s = min(self._probe_s, client.session_timeout / 1000 / 3)
+
+    async def endpoints(self) -> list[Any]:
+        """Ask the server for its endpoints, over a connection of its own and unprotected: a hint, never a proof.
 
         Raises:
             Unavailable: not now.
             Misconfigured: asyncua is missing.
         """
-        library = self._library = await asyncio.to_thread(load)
-        client = self._client = library.client(self._url, timeout=self._timeout, auto_reconnect=False)
+        library = self._library
+        if library is None:
+            library = self._library = await asyncio.to_thread(load)
+        client = self._client = self._make(library)
+        try:
+            await self._dial(client)
+            self.requests += 3
+            with self._translated(refusal=True):
+                await client.open_secure_channel()
+                self._has_channel = True
+                found: list[Any] = await client.get_endpoints()
+            return found
+        finally:
+            await self.close()
+
+    def _make(self, library: Library) -> Any:
+        client = library.client(self._url, timeout=self._timeout, auto_reconnect=False)
         client.name = "Shopfloor Agent"
         client.description = self._name
         client.application_uri = f"urn:{socket.gethostname()}:shopfloor-agent"
         client.product_uri = "urn:shopfloor-agent"
         client.session_timeout = SESSION_S * 1000
         client.secure_channel_timeout = round(self._channel_s * 1000)
+        return client
+
+    async def _dial(self, client: Any) -> None:
+        """Connect, and say hello."""
         try:
             await client.connect_socket()
         except socket.gaierror as error:
@@ -148,15 +225,6 @@ class Session:
             raise self._unreachable(error) from error
         with self._translated():
             await client.send_hello()
-            await client.open_secure_channel()
-        with self._translated(refusal=True):
-            await client.create_session()
-            await client.activate_session()
-        self.requests += 4
-        self.heard = time.monotonic()
-        self._renew_at = self.heard + client.secure_channel_timeout / 1000 * 0.75
-        # A server may forget a session sooner than asked: three signs of life fit into what it grants.
-        self._probe_s = min(self._probe_s, client.session_timeout / 1000 / 3)
 
     async def call(self, request: Any, response: Any, *, waits: bool = False) -> Any:
         """Send a request and return the decoded response (a class of `ua`).
@@ -216,6 +284,8 @@ class Session:
             with self._translated():
                 await self._client.open_secure_channel(renew=True)
                 self._client.uaclient.revolve_security_token()
+            if self._security is not None:
+                self._security.look_ahead()
             self._renew_at = now + self._client.secure_channel_timeout / 1000 * 0.75
         if now - self.heard >= self._probe_s:
             await self.read([self.ua.NodeId(self.ua.ObjectIds.Server_ServerStatus_State)])
@@ -223,14 +293,18 @@ class Session:
     async def close(self) -> None:
         """Say goodbye if the server still listens, and drop the connection. Safe twice, and at any time."""
         client, self._client = self._client, None
+        has_session, self._has_session = self._has_session, False
+        has_channel, self._has_channel = self._has_channel, False
         if client is None:
             return
         protocol = client.uaclient.protocol
         try:
             if protocol is not None and not protocol.is_closed:
                 async with asyncio.timeout(CLOSE_S):
-                    await client.uaclient.close_session(True)
-                    await client.uaclient.close_secure_channel()
+                    if has_session:
+                        await client.uaclient.close_session(True)
+                    if has_channel:
+                        await client.uaclient.close_secure_channel()
         except (OSError, self.ua.UaError) as error:
             # TimeoutError is an OSError; the server will forget the session by itself.
             logging.getLogger("asyncua").info("no goodbye: %r", error)
@@ -266,6 +340,8 @@ class Session:
         Args:
             refusal: a fault means that the server does not want us.
         """
+        assert self._library is not None
+        forged = self._library.forged
         try:
             yield
         except self.ua.UaStatusCodeError as error:
@@ -292,6 +368,8 @@ class Session:
             raise self._closed(error) from error
         except _GARBLED as error:
             raise self.bad_reply(f"{type(error).__name__}: {error}") from error
+        except forged as error:
+            raise self.bad_reply("a signature that is not the server's") from error
 
     def _closed(self, error: OSError) -> Unavailable:
         return Unavailable(
@@ -301,7 +379,7 @@ class Session:
     def _refused(self, detail: str, **facts: str | int) -> Unavailable:
         return Unavailable(
             "not-connected",
-            "session_refused",
+            "too_many_sessions" if facts.get("status") == "BadTooManySessions" else "session_refused",
             f"{self.where} refused: {detail}",
             where=self.where,
             detail=detail,

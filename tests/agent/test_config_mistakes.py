@@ -315,10 +315,12 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "secure opcua": (
         HEAD + "devices:\n  - name: cnc\n    type: opcua\n    url: opc.tcp://10.0.0.1\n    username: u\n" + NODE,
-        [
-            "5:5: devices[cnc].security: secure policies are not supported yet: write `security: {policy: None}`",
-            "8:5: devices[cnc].username: user names are not supported yet",
-        ],
+        ["8:15: devices[cnc].username: needs password_file: beside it"],
+    ),
+    "opcua with a broken policy": (
+        HEAD + "devices:\n  - name: cnc\n    type: opcua\n    url: opc.tcp://10.0.0.1\n"
+        "    security: {policy: Basic128Rsa15}\n" + NODE,
+        ["8:24: devices[cnc].security.policy: Basic128Rsa15 is broken (SHA-1) and withdrawn"],
     ),
     "percent deadband": (
         HEAD + CNC + "    tags: [{name: t, node: i=1, deadband: 200 %}]\n",

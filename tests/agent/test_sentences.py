@@ -25,6 +25,11 @@ FIELDS: dict[str, dict[str, object]] = {
     "device_close_failed": {"device": "press-3"},
     "device_clock_skew": {"device": "cnc-7", "offset_s": -400.0},
     "tag_unreadable": {"device": "cnc-7", "tag": "matrix", "what": "an array of 3 dimensions"},
+    "own_certificate_expires": {"days": 29, "until": "2036-01-01", "file": "/d/opcua/own/certificate.der"},
+    "server_certificate_expires": {"device": "cnc-7", "days": 1, "until": "2036-01-01"},
+    "certificate_other_host": {"device": "cnc-7", "where": "10.0.0.1:4840", "hosts": "plc, 10.0.0.9"},
+    "certificate_not_kept": {"device": "cnc-7", "text": "No space left on device"},
+    "endpoints_differ": {"device": "cnc-7", "where": "10.0.0.1:4840"},
     "clock_stepped": {"stepped_ms": -5000},
     "agent_stopping": {"signal": "SIGTERM"},
     "agent_stopped": {"clean": True, "buffered": 12},
@@ -127,6 +132,21 @@ def test_templates_are_complete_and_use_the_same_fields() -> None:
             for text in (zh, en):
                 assert text.count("[") == text.count("]"), key
                 assert text.count("{") == text.count("}"), key
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+@pytest.mark.parametrize("cause", ["untrusted", "certificate_changed"])
+def test_a_server_to_be_trusted_is_told_with_thumbprint_and_command(cause: str, language: str) -> None:
+    fields = {"device": "cnc-7", "cause": cause, "where": "10.0.0.1:4840", "thumbprint": "AB12", "trusted": "CD34"}
+    text = sentence("device_lost", fields, language)
+    assert "AB12" in text
+    assert "shopfloor cert trust cnc-7" in text
+
+
+@pytest.mark.parametrize("cause", ["certificate_expired", "certificate_not_yet_valid"])
+def test_certificates_out_of_time_name_clock_skew(cause: str) -> None:
+    for language in ("zh", "en"):
+        assert "clock skew" in sentence("device_lost", {"cause": cause, "now": "2026-01-01"}, language).casefold()
 
 
 def test_unknown_causes_show_their_text_and_unknown_events_their_fields() -> None:

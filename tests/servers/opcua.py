@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 URI = "urn:test:plant"
 DECOYS = ("urn:test:decoy-1", "urn:test:decoy-2", "urn:test:decoy-3")
@@ -48,7 +48,12 @@ class OpcuaServer:
     Args:
         nodes: name -> first value, or `{"value": ..., "type": "Float"}` with a built-in type's name.
         port: default a free one.
+
+    Attributes:
+        module: what the child runs.
     """
+
+    module: ClassVar[str] = "tests.servers.opcua"
 
     def __init__(self, nodes: Mapping[str, Any], port: int | None = None) -> None:
         self.port = port if port is not None else free_port()
@@ -68,7 +73,7 @@ class OpcuaServer:
     def start(self) -> None:
         """Start the process and wait until the server listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.opcua", str(self.port)],
+            [sys.executable, "-m", self.module, str(self.port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -179,7 +184,7 @@ class OpcuaServer:
             raise RuntimeError(f"{do}: {answer['error']}")
         return answer["result"]
 
-    def __enter__(self) -> OpcuaServer:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -193,7 +198,7 @@ class OpcuaServer:
         self.kill()
 
 
-class _Plant:
+class Plant:
     """The child's side."""
 
     def __init__(self, port: int) -> None:
@@ -241,7 +246,7 @@ class _Plant:
             self._server = self._asyncua.Server()
             await self._server.init()
             self._server.set_endpoint(f"opc.tcp://127.0.0.1:{self._port}")
-            self._server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+            await self.secure()
         array = self._server.nodes.namespace_array
         known = await array.read_value()
         self._own = self._own or len(known)
@@ -261,6 +266,10 @@ class _Plant:
             await self._listen_again()
         else:
             await self._server.start()
+
+    async def secure(self) -> None:
+        """Set policies, certificates and users, before the server starts for the first time."""
+        self._server.set_security_policy([self.ua.SecurityPolicyType.NoSecurity])
 
     async def _listen_again(self) -> None:
         """What `Server.start` does, without making the address space anew, which takes seconds."""
@@ -385,11 +394,11 @@ class _Plant:
         return value
 
 
-async def _serve(port: int) -> None:
+async def serve(plant: Plant) -> None:
+    """Do what the parent says until it is gone."""
     import logging
 
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    plant = _Plant(port)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
@@ -407,4 +416,4 @@ async def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(serve(Plant(int(sys.argv[1]))))

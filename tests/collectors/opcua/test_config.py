@@ -47,13 +47,48 @@ def test_reports_also_with_null() -> None:
     assert device.report is not None
 
 
-@pytest.mark.parametrize("security", [None, {}, {"policy": "Basic256Sha256"}, {"policy": "Aes128_Sha256_RsaOaep"}])
-def test_secure_policies_are_refused_with_the_way_out(security: Any) -> None:
-    ((place, text),) = mistakes(security=security)
-    assert place == "security"
-    assert text == (
-        "secure policies are not supported yet: write `security: {policy: None}` to connect without encryption"
-    )
+def test_a_connection_is_encrypted_unless_none_is_written() -> None:
+    base = {"name": "d", "type": "opcua", "url": URL, "tags": [{"name": "speed", "node": "i=5"}]}
+    written: list[dict[str, Any]] = [{}, {"security": {}}, {"security": {"policy": "Basic256Sha256"}}]
+    for security in written:
+        device = OpcuaConfig.model_validate({**base, **security})
+        assert (device.security.policy, device.security.applied_mode) == ("Basic256Sha256", "SignAndEncrypt")
+    for policy in ("Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"):
+        assert config(URL, SPEED, security={"policy": policy, "mode": "Sign"}).security.applied_mode == "Sign"
+    assert config(URL, SPEED, security={"policy": "None"}).security.applied_mode == "None"
+    assert mistakes(security=None)[0][0] == "security"
+    ((place, text),) = mistakes(security={"mode": "None"})
+    assert (place, "write policy: None" in text) == ("security", True)
+
+
+NAMED = {"username": "u", "password_file": "/p"}
+CERTIFIED = {"user_cert_file": "/c", "user_key_file": "/k"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ({"username": "u", "security": {}}, "username", "needs password_file"),
+        ({"password_file": "/p", "security": {}}, "password_file", "needs username"),
+        ({"user_cert_file": "/c", "security": {}}, "user_cert_file", "needs user_key_file"),
+        ({"user_key_file": "/k", "security": {}}, "user_key_file", "needs user_cert_file"),
+        ({**NAMED, **CERTIFIED, "security": {}}, "user_cert_file", "not both"),
+        (NAMED, "username", "could read the password"),
+        (CERTIFIED, "user_cert_file", "could take over the session"),
+    ],
+)
+def test_users_that_are_refused(keys: dict[str, Any], key: str, words: str) -> None:
+    """Half a user, two of them, or one that everybody in the network would know (policy None)."""
+    with pytest.raises(ValidationError) as raised:
+        config(URL, SPEED, **keys)
+    (error,) = raised.value.errors()
+    assert (error["ctx"]["key"], words in error["msg"]) == (key, True)
+
+
+def test_users_of_protected_connections() -> None:
+    for user in (NAMED, CERTIFIED):
+        for mode in ("Sign", "SignAndEncrypt"):
+            config(URL, SPEED, security={"mode": mode}, **user)
 
 
 @pytest.mark.parametrize("policy", ["Basic256", "Basic128Rsa15"])
