@@ -14,8 +14,10 @@ from typing import ClassVar
 from collectors.api import Batch, CollectorStats, Context, Lease, TagInfo, Unavailable, Value
 from collectors.line import Line, Turn
 from collectors.modbus.config import ModbusConfig
+from collectors.modbus.healing import Knowledge
 from collectors.modbus.link import DeviceException, Link, LinkLost, NoAnswer, connect
-from collectors.modbus.reading import Reading, readings_of
+from collectors.modbus.mending import Mender, Plan
+from collectors.modbus.reading import Reading
 
 GIVE_UP_AFTER = 3
 """Time-outs in a row after which the rest of a poll is not asked for any more."""
@@ -26,8 +28,6 @@ GATEWAY_EXCEPTIONS = frozenset({10, 11})
 AGE_S = 0.1
 AGE_SHARE = 0.1
 """Tags sampled earlier than the batch by more than both (the share is of the interval) are told with their age."""
-PLANS_KEPT = 16
-"""Compiled plans by set of due groups; more sets than this come up only with very odd intervals."""
 
 
 class ModbusCollector:
@@ -42,7 +42,8 @@ class ModbusCollector:
         self._groups = config.groups()
         self._lease: Lease[Line[Link]] | None = None
         self._stats = CollectorStats()
-        self._plans: dict[frozenset[str], list[Reading]] = {}
+        known = context.kept(("modbus", config.where, config.unit_id, config.name), lambda: Knowledge(time.monotonic))
+        self._mender = Mender(config, known)
 
     @property
     def groups(self) -> Mapping[str, float]:
@@ -60,7 +61,7 @@ class ModbusCollector:
     async def open(self) -> None:
         """Join the line of the device's address; connect it if no other device has. Raises Unavailable."""
         config = self._config
-        host, port = config.endpoint
+        host, port = config.endpoint.host, config.endpoint.port
         if self._lease is None:
             self._lease = self._context.shared(
                 ("modbus", host, port),
@@ -68,6 +69,7 @@ class ModbusCollector:
             )
         async with self._lease.resource.turn(time.monotonic()) as turn:
             await turn.connection(config.timeout)
+        self._mender.known.reconnected()
 
     async def close(self) -> None:
         """Leave the line; the last one closes it."""
@@ -79,28 +81,29 @@ class ModbusCollector:
         """Read the due groups. Raises Unavailable when no request was answered."""
         if self._lease is None:
             raise Unavailable("not-connected", "closed", "collect before open")
-        readings = self._readings(due)
+        plan = self._mender.plan(due)
         poll = _Poll(self._config, self._stats)
         async with self._lease.resource.turn(time.monotonic()) as turn:
-            await poll.read(turn, readings)
+            began = time.monotonic()
+            probe = self._mender.probe(plan)
+            if probe is not None:
+                await poll.read(turn, [probe])
+            await poll.read(turn, _in_order(plan.readings))
+            if self._mender.wants(plan) and poll.was_answered:
+                plan = await self._mender.mend(
+                    plan, due, began, lambda one: poll.read(turn, [one]), lambda: not turn.blocks_others()
+                )
+        self._mender.known.mute = self._mender.known.mute or not poll.was_answered
         poll.raise_if_nothing_came()
-        return [self._batch(group, readings) for group in self._groups if group in due]
+        return [self._batch(group, plan) for group in self._groups if group in due]
 
-    def _readings(self, due: frozenset[str]) -> list[Reading]:
-        readings = self._plans.get(due)
-        if readings is None:
-            if len(self._plans) >= PLANS_KEPT:
-                self._plans.pop(next(iter(self._plans)))
-            readings = self._plans[due] = readings_of(self._config, due)
-        # What did not answer last time goes last: it must not make the others late.
-        return sorted(readings, key=lambda reading: reading.failures) if any(r.failures for r in readings) else readings
-
-    def _batch(self, group: str, readings: Sequence[Reading]) -> Batch:
+    def _batch(self, group: str, plan: Plan) -> Batch:
         names: list[str] = []
         values: list[Value] = []
         quality: dict[str, str] = {}
-        mine = [reading for reading in readings if group in reading.decoders]
-        at = max((reading.at for reading in mine if reading.data is not None), default=0.0) or max(r.at for r in mine)
+        mine = [reading for reading in plan.readings if group in reading.decoders]
+        times = [reading.at for reading in mine if reading.data is not None] or [reading.at for reading in mine]
+        at = max(times, default=0.0) or time.monotonic()
         batch = Batch(self._config.name, group, at, {}, quality)
         allowed = max(AGE_S, AGE_SHARE * self._groups[group])
         for reading in mine:
@@ -116,7 +119,15 @@ class ModbusCollector:
             if at - reading.at > allowed:
                 batch.age_ms.update(dict.fromkeys(decoder.names, round((at - reading.at) * 1000)))
         batch.values = dict(zip(names, values, strict=True))
+        if missing := plan.missing.get(group):
+            batch.values.update(dict.fromkeys(missing))
+            quality.update(missing)
         return batch
+
+
+def _in_order(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """What did not answer last time goes last: it must not make the others late."""
+    return sorted(readings, key=lambda reading: reading.failures) if any(r.failures for r in readings) else readings
 
 
 class _Poll:
@@ -180,6 +191,11 @@ class _Poll:
             return done
         return done + 1
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether the device answered anything."""
+        return self._good > 0
+
     def raise_if_nothing_came(self) -> None:
         """Raise what kept every request from being answered, if that is so."""
         if self._good == 0 and self._last is not None:
@@ -213,7 +229,7 @@ class _Poll:
             self._over = self._last
 
     def _refused(self, reading: Reading, at: float, code: int) -> None:
-        reading.failed(f"bad:exception-{code}", at)
+        reading.failed(f"bad:exception-{code}", at, code=code)
         self._unanswered = 0
         if code in GATEWAY_EXCEPTIONS:
             config = self._config

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig, ModbusTag, parse_invalid
 from collectors.modbus.decode import BitDecoder, Decoder, Field, RegisterDecoder
-from collectors.modbus.layout import blocks_of
 from collectors.modbus.link import Request, read_request
 from collectors.modbus.plan import Block
 
@@ -24,11 +23,12 @@ class Reading:
         decoders: for each group with tags in the block.
         data: of the last reply; None if the last request failed.
         quality: why it failed.
+        code: of the exception that the device answered instead, or 0.
         at: monotonic time of the last outcome.
         failures: requests without an answer since the last reply.
     """
 
-    __slots__ = ("at", "block", "data", "decoders", "failures", "quality", "request")
+    __slots__ = ("at", "block", "code", "data", "decoders", "failures", "quality", "request")
 
     def __init__(self, block: Block, request: Request, decoders: Mapping[str, Decoder]) -> None:
         self.block = block
@@ -36,6 +36,7 @@ class Reading:
         self.decoders = decoders
         self.data: bytes | None = None
         self.quality = ""
+        self.code = 0
         self.at = 0.0
         self.failures = 0
 
@@ -43,16 +44,16 @@ class Reading:
         """Note the reply."""
         self.data, self.at, self.failures = data, at, 0
 
-    def failed(self, quality: str, at: float, *, asked: bool = True) -> None:
+    def failed(self, quality: str, at: float, *, asked: bool = True, code: int = 0) -> None:
         """Note that there is none; `asked` False when the request was not even sent."""
-        self.data, self.quality, self.at = None, quality, at
+        self.data, self.quality, self.at, self.code = None, quality, at, code
         if asked:
             self.failures += 1
 
 
-def readings_of(config: ModbusConfig, due: frozenset[str]) -> list[Reading]:
-    """The requests that read the due groups together, compiled."""
-    return [Reading(block, read_request(block), _decoders(config, block)) for block in blocks_of(config, due)]
+def reading_of(config: ModbusConfig, block: Block) -> Reading:
+    """The request that reads a block, and its tags, compiled."""
+    return Reading(block, read_request(block), _decoders(config, block) if block.spans else {})
 
 
 def _decoders(config: ModbusConfig, block: Block) -> dict[str, Decoder]:

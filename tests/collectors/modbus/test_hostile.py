@@ -113,7 +113,9 @@ async def test_one_bad_block_never_spoils_the_others(behaviour: Behaviour) -> No
             batch = await reader.poll()
             assert batch is not None
             check(batch)
-            assert {offset for offset in OFFSETS if batch.values[f"t{offset}"] is None} == {50, 51}
+            bad = {offset for offset in OFFSETS if batch.values[f"t{offset}"] is None}
+            # The tag beside it goes with it until the block was cut between them.
+            assert {50} <= bad <= {50, 51}
         await reader.close()
 
 
