@@ -6,7 +6,7 @@ gateway's (an old time is not skew); the queue is bounded, and what it gives up 
 a tag.
 Times come in as arguments: no clock here.
 
-May import: `collectors.api`, `collectors.opcua.{state,values}`.
+May import: `collectors.api`, `collectors.opcua.{sample,state,values}`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from collectors.api import Batch, JsonType, Value
+from collectors.opcua.sample import Sample, sample_of
 from collectors.opcua.state import Kept, Tag
 from collectors.opcua.values import (
     BAD_DECODE,
@@ -26,7 +27,7 @@ from collectors.opcua.values import (
     is_wide,
     overflowed,
     quality_of,
-    to_ms,
+    ticks_to_ms,
     undecodable,
 )
 
@@ -78,11 +79,18 @@ class News:
             self.skew_s = offset / 1000
 
     def add(self, group: str, items: Iterable[Any], at: float, now_ms: int, *, every: bool = False) -> list[Tag]:
+        """Queue the batches of what the library decoded (`ClientHandle`, `Value`); see `take_in`."""
+        samples = [sample_of(item.ClientHandle, item.Value) for item in items]
+        return self.take_in(group, samples, at, now_ms, every=every)
+
+    def take_in(
+        self, group: str, samples: Iterable[Sample], at: float, now_ms: int, *, every: bool = False
+    ) -> list[Tag]:
         """Queue the batches of one notification of a group.
 
         Args:
             group: whose subscription it came from.
-            items: monitored item notifications (`ClientHandle`, `Value`).
+            samples: in the order they came.
             at: monotonic seconds when it came.
             now_ms: the gateway's clock then.
             every: a value that was sent before is no repetition but the answer to a question.
@@ -95,13 +103,13 @@ class News:
         seen: dict[str, int] = {}
         gone: list[Tag] = []
         stamped = self.time != "gateway" and not self._server_is_off
-        for item in items:
-            lead = self.tags.get(item.ClientHandle)
+        for sample in samples:
+            lead = self.tags.get(sample[0])
             if lead is None:
                 # Of an item that was replaced meanwhile.
                 continue
             lead.heard = at
-            if not every and lead.repeats(item.Value):
+            if not every and lead.repeats(sample):
                 continue
             for tag in (lead, *lead.readers) if lead.readers else (lead,):
                 name = tag.info.name
@@ -111,14 +119,14 @@ class News:
                     batches.append(Batch(self._device, group, at, {}))
                     times.append({})
                 batch = batches[turn]
-                quality = self._read(tag, item.Value, batch.values)
+                quality = self._read(tag, sample, batch.values)
                 tag.quality = quality
                 if quality is not None:
                     batch.quality[name] = quality
                     if quality in GONE and tag is lead:
                         gone.append(tag)
-                if stamped:
-                    times[turn][name] = self._time_of(item.Value, now_ms)
+                if stamped and not (every and batch.values[name] is None):
+                    times[turn][name] = self._time_of(sample, now_ms)
         for batch, stamps in zip(batches, times, strict=True):
             if stamps:
                 _stamp(batch, stamps, now_ms)
@@ -151,21 +159,18 @@ class News:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def _read(self, tag: Tag, data_value: Any, values: dict[str, Value]) -> str | None:
+    def _read(self, tag: Tag, sample: Sample, values: dict[str, Value]) -> str | None:
         """Put the value into `values` and return its quality."""
         name = tag.info.name
-        status = data_value.StatusCode
+        _, type_id, raw, status, _, _ = sample
         quality = None
-        if status is not None and status.value:
-            quality = quality_of(status.value)
-            if overflowed(status.value):
+        if status:
+            quality = quality_of(status)
+            if overflowed(status):
                 self.samples_lost += 1
             if quality is not None and quality[0] == "b":
                 values[name] = None
                 return quality
-        variant = data_value.Value
-        type_id = variant.VariantType.value if variant is not None else 0
-        raw = variant.Value if variant is not None else None
         if tag.element is not None:
             raw, reason = element_of(raw, tag.element)
         else:
@@ -201,9 +206,9 @@ class News:
         self.learned += 1
         return True
 
-    def _time_of(self, data_value: Any, now_ms: int) -> int:
+    def _time_of(self, sample: Sample, now_ms: int) -> int:
         """Milliseconds UTC; the gateway's where there is none or it is ahead."""
-        time = to_ms(data_value.SourceTimestamp if self.time == "source" else data_value.ServerTimestamp)
+        time = ticks_to_ms(sample[4] if self.time == "source" else sample[5])
         if time is None:
             return now_ms
         if time > now_ms + self._max_skew_ms:
