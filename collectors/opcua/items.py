@@ -5,7 +5,7 @@ Promises: each node has its own status; those that cannot be monitored are told 
 is left out; queue size and sampling interval are explicit; a node that is accepted and sends nothing, or no longer what
 it reads as, is read instead, told, and monitored anew.
 
-May import: `collectors.api`, `collectors.opcua.{news,resolve,services,session,state,tag,timing,values}`.
+May import: `collectors.api`, `collectors.opcua.{news,resolve,sample,services,session,state,tag,timing,values}`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from collectors.api import Unavailable
 from collectors.opcua.news import GONE, News
 from collectors.opcua.resolve import Resolver
+from collectors.opcua.sample import Sample, sample_of
 from collectors.opcua.services import TOO_LARGE, Services
 from collectors.opcua.state import Kept, Tag
 from collectors.opcua.tag import queue_size
@@ -263,7 +264,7 @@ class Items:
             if quality in GONE:
                 tag.quality = quality
                 gone.append(tag)
-            elif tag.last is not None and now - tag.heard > quiet and not self._filtered(tag) and _differs(tag, value):
+            elif now - tag.heard > quiet and not self._filtered(tag) and _differs(tag.last, value):
                 # Once may be chance: its news may be on the way. Twice, and nothing came between: it is dead.
                 suspects.add(tag.handle)
                 if tag.handle in self._suspects:
@@ -283,10 +284,10 @@ def timestamps(ua: Any, time_of: str) -> Any:
     return {"source": kinds.Source, "server": kinds.Server, "gateway": kinds.Neither}[time_of]
 
 
-def _differs(tag: Tag, value: Any) -> bool:
-    """Whether a node reads as something else than it last sent."""
-    sent, read = tag.last.Value, value.Value
-    if sent is None or read is None or sent.VariantType != read.VariantType:
-        return (sent is None) != (read is None)
+def _differs(sent: Sample | None, data_value: Any) -> bool:
+    """Whether a node reads as something else than it last sent; not if it has sent nothing."""
+    if sent is None:
+        return False
+    read = sample_of(sent[0], data_value)
     # Not NaN, which differs from itself.
-    return bool(sent.Value != read.Value and (sent.Value == sent.Value or read.Value == read.Value))
+    return bool(sent[1] == read[1] and sent[2] != read[2] and (sent[2] == sent[2] or read[2] == read[2]))

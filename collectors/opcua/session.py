@@ -17,7 +17,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -226,18 +226,23 @@ class Session:
         with self._translated():
             await client.send_hello()
 
-    async def call(self, request: Any, response: Any, *, waits: bool = False) -> Any:
+    async def call(
+        self, request: Any, response: Any, *, waits: bool = False, quick: Callable[[bytes], Any] | None = None
+    ) -> Any:
         """Send a request and return the decoded response (a class of `ua`).
 
         Args:
             request: the request.
             response: class of the answer.
             waits: the server answers when it has something to tell (publish): no deadline.
+            quick: asked first; what it returns is the answer, unless it is None.
 
         Raises:
             Unavailable: no answer, a fault, or the connection is gone.
         """
         raw = await self.send(request, waits=waits)
+        if quick is not None and (answer := quick(bytes(raw))) is not None:
+            return answer
         with self._translated():
             assert self._library is not None
             answer = self._library.decode(response, raw)

@@ -1,6 +1,6 @@
 """What is known of a device's tags: while its server is connected, and from one connection to the next. No behaviour.
 
-May import: `collectors.api`, `collectors.opcua.{node_ids,paths}`.
+May import: `collectors.api`, `collectors.opcua.{node_ids,paths,sample}`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from collectors.api import JsonType, TagInfo
 from collectors.opcua.node_ids import NodeAddress
 from collectors.opcua.paths import BrowsePath
+from collectors.opcua.sample import Sample
 
 TagKey: TypeAlias = tuple[str, str]
 """Name and node as configured: the same name for another node may have another type."""
@@ -86,7 +87,7 @@ class Tag:
         retry_s: delay before the next attempt.
         heard: monotonic time of its last notification; 0 = none since it is monitored.
         monitored: monotonic time since when it is monitored.
-        last: its last data value, to know a repeated one; None = none on this connection.
+        last: its last sample, to know a repeated one; None = none on this connection.
     """
 
     info: TagInfo
@@ -108,21 +109,16 @@ class Tag:
     retry_s: float = 0.0
     heard: float = 0.0
     monitored: float = 0.0
-    last: Any = None
+    last: Sample | None = None
 
     @property
     def key(self) -> TagKey:
         """What its type is remembered under."""
         return self.info.name, self.info.source
 
-    def repeats(self, data_value: Any) -> bool:
+    def repeats(self, sample: Sample) -> bool:
         """Whether the server sent the last value again: same source time, status and value. Remembers it if not."""
-        last, self.last = self.last, data_value
-        if last is None or data_value.SourceTimestamp is None or last.SourceTimestamp != data_value.SourceTimestamp:
-            return False
-        before, now = last.StatusCode, data_value.StatusCode
-        if (before.value if before is not None else 0) != (now.value if now is not None else 0):
-            return False
-        return bool(
-            last.Value.VariantType == data_value.Value.VariantType and last.Value.Value == data_value.Value.Value
-        )
+        last, self.last = self.last, sample
+        source = sample[4]
+        # Type, value and status only where the time is the same, which is rare.
+        return last is not None and source is not None and last[4] == source and last[1:4] == sample[1:4]

@@ -1,10 +1,10 @@
-"""What the library decoded -> what a tag can be: JSON values, qualities, milliseconds. Pure.
+"""What a server sent -> what a tag can be: JSON values, qualities, milliseconds. Pure.
 
 Promises: a status that is bad, a value that is no number (NaN, infinity), a text that is no text, an array, a structure
 or raw bytes is null with a quality, never something that looks like a reading; an uncertain status keeps its value and
 says so. Works on the numbers of OPC UA Part 6 (built-in types 1..25), not on classes of the library.
 
-May import: the standard library, `collectors.api`.
+May import: the standard library, `collectors.api`, `collectors.opcua.sample`.
 Source: OPC UA Part 4, 7.39 (StatusCode); Part 6, 5.1.2 (built-in types).
 """
 
@@ -16,6 +16,7 @@ from math import isfinite
 from typing import Any, Final
 
 from collectors.api import JsonType, Value
+from collectors.opcua.sample import LAST_TICKS
 
 BAD_DECODE = "bad:decode"
 BAD_INVALID = "bad:invalid"
@@ -28,6 +29,8 @@ LONGEST_TEXT = 4096
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_TICKS_1970: Final = 116_444_736_000_000_000
+_NO_TICKS: Final = 864_000_000_000
 _NO_TIME: Final = datetime(1601, 1, 2, tzinfo=UTC)
 """Zero (1601-01-01) is how OPC UA writes "no time"."""
 
@@ -69,12 +72,19 @@ def to_ms(time: datetime | None) -> int | None:
     return (time - EPOCH) // _MILLISECOND
 
 
+def ticks_to_ms(ticks: int | None) -> int | None:
+    """Milliseconds UTC of ticks of 100 ns since 1601; None if there is no time."""
+    if ticks is None or ticks < _NO_TICKS:
+        return None
+    return (min(ticks, LAST_TICKS) - _TICKS_1970) // 10_000
+
+
 def decode(type_id: int, value: Any, shortest: bool) -> tuple[Value, JsonType | None, str | None]:
     """Return value, its JSON type and None, or None, None and why there is no value.
 
     Args:
         type_id: built-in type 1..25; 0 = null.
-        value: as the library decoded it; a list for arrays.
+        value: as in a sample; a list for arrays.
         shortest: publish a Float as 23.4, not as the double next to it (23.399999618530273).
     """
     if isinstance(value, list | tuple):
@@ -88,11 +98,11 @@ def decode(type_id: int, value: Any, shortest: bool) -> tuple[Value, JsonType | 
     if type_id == _BOOLEAN:
         return (value, "boolean", None) if value is not None else (None, None, BAD_INVALID)
     if type_id in _TEXTS:
-        return _text(_text_of(type_id, value))
+        return _text(value if value is not None else "")
     if type_id == _DATE_TIME:
         return _date_time(value)
     if type_id == _STATUS and value is not None:
-        return f"0x{value.value:08X}", "string", None
+        return f"0x{value:08X}", "string", None
     return None, None, BAD_INVALID if type_id == 0 or value is None else BAD_DECODE
 
 
@@ -129,18 +139,6 @@ def shortest_float(value: float) -> float:
             # Rounded up beyond the largest float32.
             continue
     return float(f"{value:.9g}")
-
-
-def _text_of(type_id: int, value: Any) -> str:
-    if value is None:
-        return ""
-    if type_id == 21:
-        return value.Text or ""
-    if type_id == 20:
-        return value.Name or ""
-    if type_id in (17, 18):
-        return str(value.to_string())
-    return str(value)
 
 
 def _text(text: str) -> tuple[Value, JsonType | None, str | None]:
