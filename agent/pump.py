@@ -1,7 +1,7 @@
 """The pump of one MQTT session: fills the window from the outbox's lanes, and hands back what is acknowledged.
 
 Into the window go, in this order: retained documents and the agent's own counters (a quarter of it at most), fresh
-messages, backlog (half of it at most, less when acknowledgements slow, at `replay_rate`).
+messages, backlog (three quarters at most, less when acknowledgements slow, at `replay_rate`).
 
 Promises: never more unacknowledged than the broker and the configuration allow; nothing larger than the broker takes is
 sent; a refused message goes aside and nothing waits for it; fresh messages never wait for the backlog's disk; no
@@ -130,7 +130,7 @@ class Pump:
         self._told: set[tuple[str, int]] = set()
         # Backlog
         self._bucket = TokenBucket(replay_rate, now)
-        self._backlog_window = BacklogWindow(self._full_window // 2)
+        self._backlog_window = BacklogWindow(self._full_window - max(1, self._full_window // 4))
         self._backlog: deque[Message] = deque()
         self._backlog_sent = 0
         self._fetch_at = self._look_again_at = now

@@ -166,6 +166,7 @@ class TestWithMosquitto:
                 assert gateway.publisher.protocol == protocol
                 await gateway.produce(50)
                 await gateway.delivered(50)
+                await gateway.until(lambda: len(subscriber.on(DATA)) == 50)
                 messages = ledger(subscriber.payloads(DATA), gateway.outbox.run, 50)
                 assert not any("replayed" in message for message in messages)
             await gateway.until(lambda: len(subscriber.on(STATUS)) == 2)
