@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from collectors.api import Certificate, Context
+from collectors.opcua.certificate import parse
 from collectors.opcua.config import OpcuaConfig
 from collectors.opcua.security import Security
 from collectors.opcua.session import Session
@@ -37,6 +38,10 @@ class OpcuaCertificates:
     def secures(self, config: OpcuaConfig) -> bool:
         """Whether the connection to this device uses certificates."""
         return config.security.policy != "None"
+
+    def parse(self, data: bytes) -> Certificate:
+        """What a certificate file (PEM or DER) says."""
+        return parse(data)
 
     async def offered(self, config: OpcuaConfig) -> Certificate:
         """Ask the server for its certificate, unprotected. Raises CollectorError."""

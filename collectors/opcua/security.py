@@ -12,6 +12,7 @@ functions); asyncua comes as arguments.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -145,6 +146,9 @@ class Security:
             await client.activate_session()
             return
         endpoint = self._check_session(library.ua, created)
+        if self._store is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._store.forget_rejected, self._config.name)
         if self._user is None:
             await client.activate_session()
             return

@@ -97,6 +97,10 @@ class TrustStore:
     def trust(self, device: str, certificate: Certificate) -> None:
         """Trust a certificate from now on, in place of the one before. Raises OSError."""
         self._write(self._path("trusted", device), certificate.der)
+        self.forget_rejected(device)
+
+    def forget_rejected(self, device: str) -> None:
+        """The server shows the trusted certificate again. Raises OSError."""
         self._path("rejected", device).unlink(missing_ok=True)
 
     def reject(self, device: str, certificate: Certificate) -> None:
