@@ -78,7 +78,7 @@ def _warn_if_running(data_dir: Path) -> None:
 
 
 async def _read_all(
-    devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str, state_dir: Path
+    devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str, state_dir: Path | None = None
 ) -> dict[str, Any]:
     context = Context(state_dir)
     found = await asyncio.gather(
