@@ -13,7 +13,7 @@ May import: the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -342,9 +342,6 @@ class Certificates(Protocol):
     def secures(self, config: Any) -> bool:
         """Whether the connection to this device uses certificates."""
 
-    def parse(self, data: bytes) -> Certificate:
-        """What a certificate file (PEM or DER) says."""
-
     async def offered(self, config: Any) -> Certificate:
         """Ask the server for its certificate, unprotected: somebody has to compare it. Raises CollectorError."""
 
@@ -359,6 +356,56 @@ class Certificates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BrowseWish:
+    """What of a device's tree is to be shown.
+
+    Attributes:
+        under: where to begin, as the protocol writes it; None = at the top.
+        find: only variables whose path has this text in it, whatever its case; None = all.
+        depth: levels to go down, 1 = the children alone.
+        most: entries to show.
+        pause: seconds between two questions, so that a device has time for its work.
+        values: whether values, types and the like are read too.
+    """
+
+    under: str | None = None
+    find: str | None = None
+    depth: int = 4
+    most: int = 2000
+    pause: float = 0.05
+    values: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseEntry:
+    """A node of a device's tree.
+
+    Attributes:
+        level: 0 = child of where it began.
+        names: from there to it.
+        source: how a tag names it in the configuration (`nsu=...;s=...`).
+        label, unit, description: as the device tells.
+        variable: it has a value, else it is a folder.
+        tag: name for a tag of it; None = no tag can be made of it.
+        type, value, quality: as read now; `type` for people.
+        access: `r`, `rw`, `w`, or empty.
+    """
+
+    level: int
+    names: tuple[str, ...]
+    source: str
+    label: str | None
+    variable: bool
+    tag: str | None = None
+    type: str = ""
+    value: Value = None
+    quality: str | None = None
+    access: str = ""
+    unit: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CollectorType:
     """What the registry names: light to import; `create` is where the heavy module is loaded.
 
@@ -366,6 +413,7 @@ class CollectorType:
         config_model: pydantic model of the device (a `collectors.fields.DeviceConfig`).
         create: makes a collector; imports its module, connects nothing.
         estimate, explain: offline, from the configuration alone.
+        browse: what a device offers to be read (raises as `Collector.open` does); None = this type cannot tell.
         certificates: those in a state directory (`Context.state_dir`); None = this type has none.
     """
 
@@ -375,6 +423,7 @@ class CollectorType:
     estimate: Callable[[Any], Estimate]
     explain: Callable[[Any], Explanation]
     certificates: Callable[[Path], Certificates] | None = None
+    browse: Callable[[Any, Context, BrowseWish], AsyncIterator[BrowseEntry]] | None = None
 
 
 def group_name(interval_s: float) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from collectors.api import Certificates, Collector, CollectorType, Context
+from collectors.api import BrowseEntry, BrowseWish, Certificates, Collector, CollectorType, Context
 from collectors.opcua.config import OpcuaConfig, estimate, explain
 
 
@@ -24,4 +25,10 @@ def _certificates(state_dir: Path) -> Certificates:
     return OpcuaCertificates(state_dir)
 
 
-TYPE = CollectorType("opcua", OpcuaConfig, _create, estimate, explain, _certificates)
+def _browse(config: OpcuaConfig, context: Context, wish: BrowseWish) -> AsyncIterator[BrowseEntry]:
+    from collectors.opcua.browse import browse
+
+    return browse(config, context, wish)
+
+
+TYPE = CollectorType("opcua", OpcuaConfig, _create, estimate, explain, _certificates, _browse)

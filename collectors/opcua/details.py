@@ -30,7 +30,7 @@ async def properties(services: Services, nodes: Sequence[Any], name: str) -> lis
             raise
         return [None] * len(nodes)
     found = [plain(ua, nodes[0]) for _, nodes in targets if nodes]
-    values = iter([_value(value) for value in await services.read(found)] if found else ())
+    values = iter([content(value) for value in await services.read(found)] if found else ())
     return [next(values) if nodes else None for _, nodes in targets]
 
 
@@ -45,14 +45,14 @@ async def enumerations(services: Services, nodes: Sequence[Any]) -> list[Mapping
     missing = [at for at, known in enumerate(texts) if known is None]
     if not missing:
         return texts
-    types = [_value(value) for value in await services.read([nodes[at] for at in missing], _DATA_TYPE)]
+    types = [content(value) for value in await services.read([nodes[at] for at in missing], _DATA_TYPE)]
     unique = [node for node in dict.fromkeys(types) if isinstance(node, ua.NodeId)]
     of_type = dict(zip(unique, await _texts(services, unique), strict=True)) if unique else {}
     undefined = [node for node in unique if of_type[node] is None]
     if undefined:
         definitions = await services.read(undefined, _DATA_TYPE_DEFINITION)
         of_type |= {
-            node: _from_fields(getattr(_value(value), "Fields", None))
+            node: _from_fields(getattr(content(value), "Fields", None))
             for node, value in zip(undefined, definitions, strict=True)
         }
     for at, node in zip(missing, types, strict=True):
@@ -108,6 +108,7 @@ def _text(localized: Any) -> str:
     return str(getattr(localized, "Text", None) or "")
 
 
-def _value(data_value: Any) -> Any:
+def content(data_value: Any) -> Any:
+    """The value in a data value, None if it is bad."""
     bad = data_value.StatusCode is not None and data_value.StatusCode.value >> 30 >= 2
     return None if bad or data_value.Value is None else data_value.Value.Value

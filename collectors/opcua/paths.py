@@ -100,11 +100,13 @@ def parse_path(text: str, *, pattern: bool = False) -> BrowsePath:
 
 def tag_name(prefix: str, names: Sequence[str]) -> str:
     """Name of a tag that a pattern found: prefix and names with dots; what a tag's name cannot hold becomes `_` and,
-    so that two texts never become one name, six digits of their hash.
+    so that two texts never become one name, six digits of their hash. Without prefix: of a tag in a list.
     """
-    whole = ".".join(names)
-    name = _NO_NAME.sub("_", f"{prefix}.{whole}")
-    if name == f"{prefix}.{whole}" and len(name) <= LONGEST_NAME and not any("." in part for part in names):
+    whole = ".".join([prefix, *names] if prefix else names)
+    name = _NO_NAME.sub("_", whole)
+    if name[0] in ".-":
+        name = f"_{name}"
+    if name == whole and len(name) <= LONGEST_NAME and not any("." in part for part in names):
         return name
     digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{name[: LONGEST_NAME - 7]}_{digest}"

@@ -62,6 +62,11 @@ class Tree:
         self.seen = 0
         """Nodes that were told so far."""
 
+    @property
+    def ua(self) -> Any:
+        """The library's types."""
+        return self._services.session.ua
+
     async def children(self, nodes: Iterable[Any]) -> None:
         """Fetch the children of nodes that were not asked for before."""
         new = [node for node in dict.fromkeys(nodes) if node not in self._children]
