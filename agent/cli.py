@@ -17,7 +17,7 @@ from agent import __version__
 
 DEFAULT_CONFIG = Path("/etc/shopfloor-agent/agent.yaml")
 LATER = (
-    "probe", "guess", "new", "doctor", "top", "cert", "health", "evidence", "apply", "diff",
+    "probe", "guess", "new", "doctor", "top", "health", "evidence", "apply", "diff",
     "rollback", "mute", "reference",
 )  # fmt: skip
 
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("device", metavar="DEVICE")
     export.add_argument("--csv", type=Path, metavar="OUT", help="default: standard output")
 
+    _add_cert(commands.add_parser("cert", help="certificates: this gateway's own, and the servers it trusts"))
+
     _add_browse(commands.add_parser("browse", help="what an OPC UA server offers: a tree, or a list of tags"))
 
     for name in LATER:
@@ -98,6 +100,19 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return value
+
+
+def _add_cert(cert: argparse.ArgumentParser) -> None:
+    actions = cert.add_subparsers(dest="action", metavar="show|trust|renew", required=True)
+    show = actions.add_parser("show", help="thumbprint, expiry, the file to copy to servers; how each server stands")
+    show.add_argument("--json", action="store_true", help="for programs")
+    trust = actions.add_parser("trust", help="trust the certificate of a device's server, after comparing it")
+    trust.add_argument("device", metavar="DEVICE")
+    trust.add_argument("--thumbprint", metavar="HEX", help="what it must be: no question is asked then")
+    trust.add_argument("--file", type=Path, metavar="CERT", help="take it from here instead of asking the server")
+    renew = actions.add_parser("renew", help="make another certificate; every server has to trust it")
+    for action in (show, trust, renew):
+        action.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,6 +153,16 @@ def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command
             from agent.commission.tags import export
 
             return export(arguments.config, arguments.device, csv_file=arguments.csv)
+        case "cert":
+            from agent.commission import cert
+
+            match arguments.action:
+                case "show":
+                    return cert.show(arguments.config, as_json=arguments.json)
+                case "trust":
+                    given = {"thumbprint": arguments.thumbprint, "file": arguments.file}
+                    return cert.trust(arguments.config, arguments.device, **given)
+            return cert.renew(arguments.config)
         case "browse":
             from agent.commission.browse import browse
             from collectors.api import BrowseWish

@@ -342,6 +342,9 @@ class Certificates(Protocol):
     def secures(self, config: Any) -> bool:
         """Whether the connection to this device uses certificates."""
 
+    def parse(self, data: bytes) -> Certificate:
+        """What a certificate file (PEM or DER) says."""
+
     async def offered(self, config: Any) -> Certificate:
         """Ask the server for its certificate, unprotected: somebody has to compare it. Raises CollectorError."""
 
