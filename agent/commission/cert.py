@@ -4,7 +4,7 @@
 a person compare it, and pins it; `renew` makes another certificate for this gateway. The running agent takes either at
 its next attempt. Each returns its exit code: 0 fine, 1 something is wrong, 2 usage or configuration. No command writes
 to a device. May import: `agent.columns`, `agent.config`, `agent.logs`, `agent.sentences`,
-`collectors.api`, `collectors.registry`.
+`collectors.api`, `collectors.certificates`, `collectors.registry`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from agent import logs
 from agent.columns import clean
 from agent.config import AgentConfig, load
 from agent.sentences import why
-from collectors.api import Certificate, Certificates, CollectorError
+from collectors.api import CollectorError
+from collectors.certificates import Certificate, Certificates
 from collectors.fields import DeviceConfig
 from collectors.registry import collector_type
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from collectors.api import BrowseEntry, BrowseWish, Certificates, Collector, CollectorType, Context
+from collectors.api import BrowseEntry, BrowseWish, Collector, CollectorType, Context
+from collectors.certificates import Certificates
 from collectors.opcua.config import OpcuaConfig, estimate, explain
 
 

@@ -1,7 +1,7 @@
 """X.509 certificates as OPC UA uses them: what one says, and the one that a gateway makes for itself.
 
 Promises: whatever is not a certificate with a key is a ValueError; the clock is read only by `make`.
-May import: the standard library, `collectors.api`, cryptography (in functions: it costs 13 MB).
+May import: the standard library, `collectors.certificates`, cryptography (in functions: it costs 13 MB).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from collectors.api import Certificate
+from collectors.certificates import Certificate
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -1,13 +1,14 @@
-"""What `shopfloor cert` does with OPC UA devices (`collectors.api.Certificates`).
+"""What `shopfloor cert` does with OPC UA devices (`collectors.certificates.Certificates`).
 
-May import: `collectors.api`, `collectors.opcua.*`.
+May import: `collectors.api`, `collectors.certificates`, `collectors.opcua.*`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from collectors.api import Certificate, Context
+from collectors.api import Context
+from collectors.certificates import Certificate
 from collectors.opcua.certificate import parse
 from collectors.opcua.config import OpcuaConfig
 from collectors.opcua.security import Security

@@ -4,7 +4,7 @@ Promises: a password never leaves in the clear. It goes encrypted for the server
 encrypts; a connection that does neither is refused before anything is sent. What is offered is read from the server's
 signed answer, never from its unprotected endpoint list. No secret is in a text or a `repr`.
 
-May import: `collectors.api`, `collectors.fields`, `collectors.opcua.{certificate,config}`, cryptography (in functions);
+May import: `collectors.api`, `collectors.certificates`, `collectors.fields`, `collectors.opcua.{certificate,config}`, cryptography (in functions);
 asyncua comes as arguments.
 """
 
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collectors.api import Certificate, Misconfigured, Unavailable
+from collectors.api import Misconfigured, Unavailable
+from collectors.certificates import Certificate
 from collectors.fields import SecretText
 from collectors.opcua.certificate import parse, weakness
 from collectors.opcua.config import OpcuaConfig

@@ -5,7 +5,7 @@ somebody in between, says without protection. A server must show the very certif
 and it must be valid now; the channel is made for that certificate's key, so nobody else can answer. Neither key nor
 password is in any text. When a server does not want us, it is asked for its endpoints, unprotected, only to explain.
 
-May import: `collectors.api`, `collectors.opcua.{certificate,config,identity,trust}`, structlog, cryptography (in
+May import: `collectors.api`, `collectors.certificates`, `collectors.opcua.{certificate,config,identity,trust}`, structlog, cryptography (in
 functions); asyncua comes as arguments.
 """
 
@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from collectors.api import Certificate, CollectorError, Context, Misconfigured, Unavailable
+from collectors.api import CollectorError, Context, Misconfigured, Unavailable
+from collectors.certificates import Certificate
 from collectors.opcua import identity
 from collectors.opcua.certificate import describe, is_for, weakness
 from collectors.opcua.config import OpcuaConfig

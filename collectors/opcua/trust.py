@@ -9,7 +9,7 @@ readable by others, not even while it is written; a file is replaced as a whole;
 state directory belongs to, or the agent could not read it. A device has one certificate, so that a changed one can be
 told from an unknown one. Everything blocks on files.
 
-May import: the standard library, `collectors.api`, `collectors.opcua.certificate`.
+May import: the standard library, `collectors.certificates`, `collectors.opcua.certificate`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from collectors.api import Certificate
+from collectors.certificates import Certificate
 from collectors.opcua.certificate import clean_host, describe, make
 
 FOLDER = "opcua"
