@@ -13,7 +13,7 @@ Pure; the clock is handed in. May import: the standard library, `collectors.modb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -68,6 +68,7 @@ class _Trial:
     """A request that was refused as a whole, and where it is cut."""
 
     block: Block
+    places: Sequence[Stretch]
     cut: Cut
     bridge: Block
     halves: set[Stretch]
@@ -79,7 +80,8 @@ class _Trial:
     def holds(self, other: _Trial) -> bool:
         """Whether the other one is a part of this one."""
         mine, its = self.block, other.block
-        return other is not self and mine.area == its.area and mine.offset <= its.offset and its.end <= mine.end
+        within = mine.area == its.area and mine.offset <= its.offset and its.end <= mine.end
+        return within and len(other.places) < len(self.places)
 
 
 @dataclass(slots=True)
@@ -161,15 +163,16 @@ class Knowledge:
             pause = FIRST_RETRY_S if quality == QUARANTINED else FIRST_REST_S
             self._leave_out(block.area, places[0], quality, pause)
             return
-        if any(trial.block.area == block.area and trial.block.offset == block.offset and trial.block.end == block.end
-               for trial in self._trials):  # fmt: skip
+        if any(trial.block.area == block.area and trial.places == places for trial in self._trials):
             return
         middle = len(places) // 2
         parts = places[:middle], places[middle:]
         halves = {(part[0][0], max(end for _, end in part)) for part in parts}
         before, after = places[middle - 1], places[middle]
         bridge = _block(block.area, before[0], max(before[1], after[1]))
-        self._trials.append(_Trial(block, (after[0], after[1] - after[0]), bridge, halves, now, quality == SILENT))
+        self._trials.append(
+            _Trial(block, places, (after[0], after[1] - after[0]), bridge, halves, now, quality == SILENT)
+        )
         self._changed()
 
     # -- what to find out ----------------------------------------------------------------------------------------
@@ -177,20 +180,27 @@ class Knowledge:
     def heal(self, refused: Iterable[Block], limits: Limits) -> Generator[Ask, Outcome, None]:
         """Ask what is to be known now, the parts of refused blocks first; may be left at any time, and begun anew."""
         waiting = list(refused)
-        while waiting:
-            block = waiting.pop(0)
-            self.not_read(block)
-            for part in plan(block.spans, limits, self.rules):
-                outcome = yield Ask("part", part)
-                if outcome is Outcome.READ:
-                    self.was_read(part)
-                elif outcome is Outcome.REFUSED:
-                    waiting.append(part)
-        while (ask := self._next()) is not None:
-            outcome = yield ask
-            self._answer(ask, outcome)
-            if outcome in {Outcome.UNKNOWN, Outcome.SILENT}:
-                return  # not now
+        while True:
+            # What can be judged comes first, and one block after the other: a limit found with one spares the others.
+            ask = self._next() or (None if waiting else self._retry())
+            if ask is not None:
+                outcome = yield ask
+                self._answer(ask, outcome)
+                if outcome in {Outcome.UNKNOWN, Outcome.SILENT}:
+                    return  # not now
+            elif not waiting:
+                return
+            else:
+                block = waiting.pop(0)
+                if len({(span.offset, span.end) for span in block.spans}) == 1 or not self._is_explained(block):
+                    self.not_read(block)
+                parts = plan(block.spans, limits, self.rules)
+                for part in parts:
+                    outcome = yield Ask("part", part)
+                    if outcome is Outcome.READ:
+                        self.was_read(part)
+                    elif outcome is Outcome.REFUSED:
+                        waiting.insert(0, part)
 
     def _next(self) -> Ask | None:
         if self._search is not None:
@@ -203,11 +213,13 @@ class Knowledge:
                 if trial.bridged:
                     return Ask("again", _block(trial.block.area, trial.block.offset, trial.block.end))
                 return Ask("bridge", trial.bridge)
-        now = self._clock()
-        if now >= self._next_retry:
-            (area, stretch), _ = min(self._refused.items(), key=lambda item: item[1].retry_at)
-            return Ask("retry", _block(area, *stretch))
         return None
+
+    def _retry(self) -> Ask | None:
+        if self._clock() < self._next_retry:
+            return None
+        (area, stretch), _ = min(self._refused.items(), key=lambda item: item[1].retry_at)
+        return Ask("retry", _block(area, *stretch))
 
     def _answer(self, ask: Ask, outcome: Outcome) -> None:
         stretch = (ask.block.offset, ask.block.end)

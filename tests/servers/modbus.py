@@ -102,6 +102,10 @@ class ModbusServer:
         """Answer requests that touch first..last with an exception; code 0 = answer again."""
         self.call("refuse", unit=unit, area=area, first=first, last=last, code=code)
 
+    def limit(self, count: int, *, mute: bool = False, unit: int = 1) -> None:
+        """Refuse requests of more than so many registers or bits with exception 3, or do not answer them at all."""
+        self.call("limit", unit=unit, count=count, mute=mute)
+
     def delay(self, seconds: float, unit: int = 1) -> None:
         """Answer so much later from now on. Only for less than the client's time-out: pymodbus's server puts the
         transaction of the newest request on every reply. For silence there is `mute`."""
@@ -182,6 +186,7 @@ class _Child:
         self.refused: list[tuple[int, int, int, int, int]] = []
         self.delays: dict[int, float] = {}
         self.silent: set[int] = set()
+        self.limits: dict[int, tuple[int, bool]] = {}
         self.functions: Counter[int] = Counter()
         self.requests: list[tuple[int, int, int, int]] = []
         self.connections = self.open = self.peak = 0
@@ -224,6 +229,9 @@ class _Child:
         if code:
             self.refused.append((unit, READ[area], first, last, code))
 
+    async def limit(self, unit: int, count: int, mute: bool) -> None:
+        self.limits[unit] = count, mute
+
     async def delay(self, unit: int, seconds: float) -> None:
         self.delays[unit] = seconds
 
@@ -246,6 +254,11 @@ class _Child:
 
         if unit in self.silent:
             raise NoSuchIdException
+        longest, mute = self.limits.get(unit, (count, False))
+        if count > longest:
+            if mute:
+                raise NoSuchIdException
+            return ExcCodes.ILLEGAL_VALUE
         if delay := self.delays.get(unit):
             await asyncio.sleep(delay)
         for its_unit, its_function, first, last, code in self.refused:
