@@ -4,8 +4,8 @@ Promises: a password never leaves in the clear. It goes encrypted for the server
 encrypts; a connection that does neither is refused before anything is sent. What is offered is read from the server's
 signed answer, never from its unprotected endpoint list. No secret is in a text or a `repr`.
 
-May import: `collectors.api`, `collectors.certificates`, `collectors.fields`, `collectors.opcua.{certificate,config}`, cryptography (in functions);
-asyncua comes as arguments.
+May import: `collectors.api`, `collectors.certificates`, `collectors.fields`,
+`collectors.opcua.{certificate,config}`, cryptography (in functions); asyncua comes as arguments.
 """
 
 from __future__ import annotations

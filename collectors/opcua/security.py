@@ -5,8 +5,8 @@ somebody in between, says without protection. A server must show the very certif
 and it must be valid now; the channel is made for that certificate's key, so nobody else can answer. Neither key nor
 password is in any text. When a server does not want us, it is asked for its endpoints, unprotected, only to explain.
 
-May import: `collectors.api`, `collectors.certificates`, `collectors.opcua.{certificate,config,identity,trust}`, structlog, cryptography (in
-functions); asyncua comes as arguments.
+May import: `collectors.api`, `collectors.certificates`, `collectors.opcua.{certificate,config,identity,trust}`,
+structlog, cryptography (in functions); asyncua comes as arguments.
 """
 
 from __future__ import annotations
