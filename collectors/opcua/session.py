@@ -5,15 +5,13 @@ Promises: `connect` is one attempt; every request has a deadline; whatever goes 
 library's own watchdogs, reconnection and publish loop are not used: they retry unseen, log each failure and hide a
 subscription that is dead (facts of asyncua 2.1). There is no code path that writes to a server.
 
-May import: `collectors.api`, `collectors.opcua.values`, asyncua (in `connect`, in a thread: it takes 1 s, 70 MB).
+May import: `collectors.api`, `collectors.opcua.{reach,values}`, asyncua (in `connect`, in a thread: 1 s, 70 MB).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import re
 import socket
 import struct
 import time
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from collectors.api import Misconfigured, Unavailable
+from collectors.opcua.reach import turn_at, unreachable
 from collectors.opcua.values import to_ms
 
 if TYPE_CHECKING:
@@ -58,7 +57,6 @@ _ENDS = frozenset(
 """Faults that say: what you refer to is gone. Any other one is a refusal."""
 _GARBLED = (struct.error, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 """What the library's decoder raises on bytes that are no answer."""
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,7 @@ class Session:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self.where = f"{self._host}:{parts.port}"
+        self._turn = turn_at(self.where)
         self.requests = 0
         self.heard = time.monotonic()
         """Monotonic time of the last answer to anything."""
@@ -164,10 +163,11 @@ class Session:
             with self._translated():
                 await client.open_secure_channel()
             self._has_channel = True
-            with self._translated(refusal=True):
-                created = await client.create_session()
-                self._has_session = True
-                await (security.activate(library, client, created) if security else client.activate_session())
+            async with self._turn:
+                with self._translated(refusal=True):
+                    created = await client.create_session()
+                    self._has_session = True
+                    await (security.activate(library, client, created) if security else client.activate_session())
         except Unavailable as error:
             if security is None:
                 raise
@@ -222,7 +222,7 @@ class Session:
                 "not-connected", "name_unknown", f"the name {self._host} is not known: {error}", host=self._host
             ) from error
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error, self.where, self._timeout) from error
         with self._translated():
             await client.send_hello()
 
@@ -390,18 +390,3 @@ class Session:
             detail=detail,
             **facts,
         )
-
-    def _unreachable(self, error: OSError) -> Unavailable:
-        """Of the TCP connection. Several addresses that fail differently come as one error without a number."""
-        number = error.errno
-        if number is None and (found := re.search(r"\[Errno (\d+)\]", str(error))):
-            number = int(found[1])
-        if number == errno.ECONNREFUSED:
-            cause, text = "refused", "refuses the connection: nothing listens on this port"
-        elif number in _UNREACHABLE:
-            cause, text = "no_route", "cannot be reached: no route"
-        elif isinstance(error, TimeoutError):
-            cause, text = "connect_timeout", f"did not accept the connection within {self._timeout:g} s"
-        else:
-            cause, text = "no_route", f"cannot be reached: {error}"
-        return Unavailable("not-connected", cause, f"{self.where} {text}", where=self.where)
