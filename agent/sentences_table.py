@@ -72,8 +72,10 @@ DEVICE: Final[dict[str, Pair]] = {
         "happening ask the maker of the device.",
     ),
     "bad_layout": (
-        "点表与设备对不上：{text}。请IT核对点表。",
-        "the tag list does not fit the device: {text}. Check the tag list.",
+        "点表与设备对不上[：{address} 应为 {expected}，读到 {found}]。多半是下载了新程序、地址移动了，数值已停发；"
+        "请IT核对点表。",
+        "the tag list does not fit the device[: {address} should be {expected} and is {found}]. Most likely a new "
+        "program moved the addresses: values are held back until the list fits; check it.",
     ),
     "untrusted": (
         "设备的证书还没有被信任[（{where}）]，不采集。指纹[ {thumbprint}]：请IT与设备上显示的核对，一致就执行 shopfloor cert trust {device}。",
@@ -144,6 +146,32 @@ DEVICE: Final[dict[str, Pair]] = {
     "line_in_use": (
         "线路[ {where}] 正被别的程序占用[（进程 {pid}）]：请IT关闭那个程序，本程序会自动重试。",
         "the line[ {where}] is held by another program[ (pid {pid})]: IT, close that one; this is tried again by itself.",
+    ),
+    "line_held_by_agent": (
+        "线路[ {where}] 正由运行中的采集程序使用：用 `shopfloor status --values` 看数值，或先 `shopfloor pause` 暂停该线路。",
+        "the line[ {where}] is in use by the running agent: `shopfloor pause`, or `status --values`.",
+    ),
+    "other_master": (
+        "线路[ {where}] 上还有另一个主站在通讯（触摸屏、DTU或别的软件）：一条线只能有一个主站，请IT拆开或停掉一个；每分钟自动重试。",
+        "another master (a panel, a modem, another program) speaks on the line[ {where}]: a line takes one, IT, unplug or "
+        "stop one of them; this is tried again every minute.",
+    ),
+    "port_missing": (
+        "串口[ {where}] 不见了：看看USB转换器是否插好；插上后自动恢复。",
+        "the serial port[ {where}] is not there: see whether the adapter is plugged in; it is tried again by itself.",
+    ),
+    "port_forbidden": (
+        "没有权限打开串口[ {where}]：请IT把运行用户加入 dialout 组。",
+        "the serial port[ {where}] may not be opened: IT, put the agent's user into the group dialout.",
+    ),
+    "not_called": (
+        "设备还没有拨入[ {where}]：请IT检查DTU的中心地址、端口和注册包，再看SIM卡和信号。",
+        "nobody has called on[ {where}] yet: check the modem's centre address, port and registration, its SIM card and "
+        "signal.",
+    ),
+    "listen_failed": (
+        "端口[ {where}] 无法监听：请IT看是否被别的程序占用，或换一个端口。",
+        "cannot listen on[ {where}]: IT, see whether another program holds the port, or choose another.",
     ),
     "missing_package": (
         "缺少组件[ {package}]：请IT安装[（pip 附加组件 {extra}）]。",

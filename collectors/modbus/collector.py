@@ -14,6 +14,7 @@ from typing import ClassVar
 from collectors.api import Batch, CollectorStats, Context, Lease, TagInfo, Unavailable, Value
 from collectors.line import Line, Turn
 from collectors.modbus.config import ModbusConfig
+from collectors.modbus.guard import Guard
 from collectors.modbus.healing import Knowledge
 from collectors.modbus.link import DeviceException, Link, LinkLost, NoAnswer, connect
 from collectors.modbus.mending import Mender, Plan
@@ -44,6 +45,7 @@ class ModbusCollector:
         self._stats = CollectorStats()
         known = context.kept(("modbus", config.where, config.unit_id, config.name), lambda: Knowledge(time.monotonic))
         self._mender = Mender(config, known)
+        self._guard = Guard(config, config.expect)
 
     @property
     def groups(self) -> Mapping[str, float]:
@@ -61,7 +63,7 @@ class ModbusCollector:
     async def open(self) -> None:
         """Join the line of the device's address; connect it if no other device has. Raises Unavailable."""
         config = self._config
-        host, port = config.endpoint.host, config.endpoint.port
+        host, port = config.endpoint
         if self._lease is None:
             self._lease = self._context.shared(
                 ("modbus", host, port),
@@ -93,6 +95,9 @@ class ModbusCollector:
                 plan = await self._mender.mend(
                     plan, due, began, lambda one: poll.read(turn, [one]), lambda: not turn.blocks_others()
                 )
+            now, connects = time.monotonic(), self._lease.resource.connects
+            if poll.was_answered and self._guard.is_due(now, connects):
+                await self._guard.check(lambda one: poll.read(turn, [one]), now, connects)
         self._mender.known.mute = self._mender.known.mute or not poll.was_answered
         poll.raise_if_nothing_came()
         return [self._batch(group, plan) for group in self._groups if group in due]

@@ -19,6 +19,7 @@ from collectors.api import TagInfo, group_name
 from collectors.fields import DeviceConfig, Model
 from collectors.modbus.brands import BRAND_NAMES, BRANDS, BrandName
 from collectors.modbus.datatypes import WIDE, WordOrder
+from collectors.modbus.expect import Expectation
 from collectors.modbus.tag import MAX_REGISTERS, NOTATION, Interval, Mistakes, ModbusTag, Notation, parse_invalid, wrong
 
 __all__ = ["MAX_COILS", "MAX_REGISTERS", "ModbusConfig", "ModbusTag", "parse_invalid", "parse_url"]
@@ -99,6 +100,15 @@ Brand = Annotated[
 ]
 
 
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Expected = Annotated[
+    list[Expectation], BeforeValidator(_as_list, json_schema_input_type=Expectation | list[Expectation])
+]
+
+
 class ModbusConfig(DeviceConfig):
     """A device that is read over Modbus TCP: function codes 1 to 4, never a write."""
 
@@ -120,6 +130,10 @@ class ModbusConfig(DeviceConfig):
     max_coils: int = Field(MAX_COILS, ge=1, le=MAX_COILS, description="coils or inputs in one request at most")
     max_gap: int = Field(
         8, ge=0, le=MAX_COILS, description="unnamed addresses read along to save a request; 0 = only what is named here"
+    )
+    expect: Expected = Field(
+        default_factory=list,
+        description="what must stand where, read at each connect and every hour: else all tags are bad:layout",
     )
     tags: list[ModbusTag] = Field(min_length=1)
 

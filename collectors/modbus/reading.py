@@ -5,7 +5,7 @@ May import: the standard library, the other modules of this package but `collect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig, ModbusTag, parse_invalid
@@ -61,9 +61,14 @@ def _decoders(config: ModbusConfig, block: Block) -> dict[str, Decoder]:
     for span in block.spans:
         tag = config.tags[span.index]
         members.setdefault(group_name(config.interval_of(tag)), []).append((tag, span.offset - block.offset))
+    return {group: decoder_of(config, block, tags) for group, tags in members.items()}
+
+
+def decoder_of(config: ModbusConfig, block: Block, tags: Sequence[tuple[ModbusTag, int]]) -> Decoder:
+    """Decodes tags, each at so many registers or bits behind the first of the block."""
     if block.is_bits:
-        return {group: BitDecoder([(tag.name, at) for tag, at in tags]) for group, tags in members.items()}
-    return {group: RegisterDecoder([_field(config, tag, at) for tag, at in tags]) for group, tags in members.items()}
+        return BitDecoder([(tag.name, at) for tag, at in tags])
+    return RegisterDecoder([_field(config, tag, at) for tag, at in tags])
 
 
 def _field(config: ModbusConfig, tag: ModbusTag, at: int) -> Field:
