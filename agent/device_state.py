@@ -1,7 +1,8 @@
 """What is known of one device's condition, and the log lines that tell people when it changes.
 
 Promises: one line per change of state, none while it lasts; a device that stays lost but for another cause is told
-again at most every `RELOG_S`. May import: `agent.normaliser`, `collectors.api`, structlog.
+again at most every `RELOG_S`, at once if a person has to act.
+May import: `agent.normaliser`, `collectors.api`, structlog.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, TypeAlias
 import structlog
 
 from agent.normaliser import Normaliser
-from collectors.api import ALL_TAGS, CollectorError, Misconfigured
+from collectors.api import ALL_TAGS, ActionNeeded, CollectorError, Misconfigured
 
 log = structlog.get_logger("shopfloor.device")
 
@@ -73,14 +74,16 @@ class DeviceState:
         self.bad_tags = 0
         self.lateness = Lateness()
         self._logged_at = float("-inf")
+        self._logged_cause = ""
         self._lost_since: float | None = None
 
     def lost(self, error: CollectorError) -> None:
         """The device cannot be read: tell it if that is new."""
         now = self._clock()
         state: State = "misconfigured" if isinstance(error, Misconfigured) else "bad"
-        if state != self.state or (error.cause != self.cause and now >= self._logged_at + RELOG_S):
-            self._logged_at = now
+        due = isinstance(error, ActionNeeded) or now >= self._logged_at + RELOG_S
+        if state != self.state or (error.cause != self._logged_cause and due):
+            self._logged_at, self._logged_cause = now, error.cause
             fields = {**error.facts, "cause": error.cause, "text": error.text}
             event = "device_misconfigured" if state == "misconfigured" else "device_lost"
             self._log(log.warning, event, fields)

@@ -6,6 +6,7 @@ exception; two exceptions say that the device as a whole cannot be read:
 
     CollectorError
     ├── Unavailable      not now: the runner closes this object, backs off and opens a fresh one
+    │   └── ActionNeeded     and not before a person acts, who is told at once
     └── Misconfigured    not until the configuration changes
 
 May import: the standard library, `collectors.certificates`.
@@ -56,6 +57,11 @@ class Unavailable(CollectorError):
     def __init__(self, reason: str, cause: str, text: str, **facts: str | int | float) -> None:
         super().__init__(cause, text, **facts)
         self.reason = reason
+
+
+class ActionNeeded(Unavailable):
+    """Not before a person acts, at the device or here (a certificate to be trusted): told at once, also to those who
+    were just told that the device is lost for another cause. It is tried again all the same."""
 
 
 class Misconfigured(CollectorError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collectors.api import Misconfigured, Unavailable
+from collectors.api import ActionNeeded, Misconfigured
 from collectors.certificates import Certificate
 from collectors.fields import SecretText
 from collectors.opcua.certificate import parse, weakness
@@ -78,7 +78,7 @@ def parameters(
         where: for messages.
 
     Raises:
-        Unavailable: the server offers no way to log in like this.
+        ActionNeeded: the server offers no way to log in like this.
         Misconfigured: it does, but only one that would give the password away.
     """
     ua = library.ua
@@ -97,7 +97,7 @@ def parameters(
     return found
 
 
-def refused(detail: str, config: OpcuaConfig, where: str) -> Unavailable:
+def refused(detail: str, config: OpcuaConfig, where: str) -> ActionNeeded:
     """The server does not take this user; `detail` is its fault."""
     if config.username is not None:
         text = f"{where} refuses the user {config.username} ({detail}): check username, and the password in the file"
@@ -105,8 +105,8 @@ def refused(detail: str, config: OpcuaConfig, where: str) -> Unavailable:
         text = f"{where} refuses the user certificate {config.user_cert_file} ({detail}): register it at the server"
     else:
         text = f"{where} takes no anonymous session ({detail}): write username and password_file"
-        return Unavailable("not-connected", "login_needed", text, where=where, detail=detail)
-    return Unavailable("not-connected", "login_refused", text, where=where, detail=detail)
+        return ActionNeeded("not-connected", "login_needed", text, where=where, detail=detail)
+    return ActionNeeded("not-connected", "login_refused", text, where=where, detail=detail)
 
 
 def _of_type(offers: Sequence[tuple[Any, str]], kind: Any, what: str, where: str) -> list[tuple[Any, str]]:
@@ -115,7 +115,7 @@ def _of_type(offers: Sequence[tuple[Any, str]], kind: Any, what: str, where: str
         return found
     kinds = sorted({str(getattr(offer.TokenType, "name", offer.TokenType)) for offer, _ in offers})
     text = f"{where} takes no {what}, only: {', '.join(kinds) or 'nothing'}"
-    raise Unavailable("not-connected", "login_not_offered", text, where=where, offered=", ".join(kinds) or "-")
+    raise ActionNeeded("not-connected", "login_not_offered", text, where=where, offered=", ".join(kinds) or "-")
 
 
 def _name(
@@ -155,7 +155,7 @@ def _name(
             token.PolicyId = offer.PolicyId
             token.Password, token.EncryptionAlgorithm = password, None
             return
-    raise Unavailable(
+    raise ActionNeeded(
         "not-connected",
         "login_not_offered",
         f"{where} takes passwords only in ways that are broken: {', '.join(sorted({uri for _, uri in offers}))}",
@@ -174,7 +174,7 @@ def _signed(
             signature = found.UserTokenSignature
             signature.Signature, signature.Algorithm = library.policies.sign_asymmetric(user.key, challenge, uri)
             return
-    raise Unavailable(
+    raise ActionNeeded(
         "not-connected",
         "login_not_offered",
         f"{where} takes user certificates only in ways that are broken",

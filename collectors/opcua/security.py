@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from collectors.api import CollectorError, Context, Misconfigured, Unavailable
+from collectors.api import ActionNeeded, CollectorError, Context, Misconfigured, Unavailable
 from collectors.certificates import Certificate
 from collectors.opcua import identity
 from collectors.opcua.certificate import describe, is_for, weakness
@@ -354,8 +354,8 @@ class Security:
     def _own_facts(self) -> dict[str, str]:
         return {"file": str(self._store.file)} if self._store is not None else {}
 
-    def _trouble(self, cause: str, text: str, **facts: str) -> Unavailable:
-        return Unavailable("not-connected", cause, text, where=self._where, **facts)
+    def _trouble(self, cause: str, text: str, **facts: str) -> ActionNeeded:
+        return ActionNeeded("not-connected", cause, text, where=self._where, **facts)
 
 
 def _shown(uri: str, mode: str) -> str:

@@ -27,10 +27,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def server(own: Pair) -> Iterator[SecureServer]:
+def _server() -> Iterator[SecureServer]:
     with SecureServer({"speed": 1.5}) as running:
-        running.secure(own)
         yield running
+
+
+@pytest.fixture
+def server(_server: SecureServer, own: Pair) -> SecureServer:
+    _server.secure(own)
+    return _server
 
 
 def secured(name: str, url: str, **keys: Any) -> dict[str, Any]:
@@ -156,3 +161,6 @@ def test_the_running_agent_reads_a_server_soon_after_it_was_trusted(
         began = time.monotonic()
         daemon.wait_for("device_back", device="cnc", within=12.0)
         assert time.monotonic() - began <= 10.0
+        server.secure(pair(tmp_path, "renewed"))
+        changed = daemon.wait_for("device_lost", device="cnc", cause="certificate_changed", within=12.0)
+        assert changed["trusted"] == thumbprint
