@@ -17,6 +17,7 @@ from typing import Any
 from agent import topics
 from agent.buffer.room import default_max_size
 from agent.columns import table
+from agent.commission.budget import Asked, Budget, budgets
 from agent.config import AgentConfig, Loaded, load
 from agent.config_wording import shown_number
 from collectors.api import CollectorType, Estimate, Explanation
@@ -28,8 +29,6 @@ _HEADERS = 130
 """Bytes around a message on the way: MQTT, TLS, TCP and IP headers of it and of its acknowledgement."""
 _ROW = 60
 """Bytes a stored message takes beside its compressed content."""
-_BUSY = 0.8
-"""A line that is busier than this has no time left for repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class DeviceCost:
     name: str
     type: str
     tags: int
+    groups: Sequence[str]
     estimate: Estimate
     messages_a_day: float
     bytes_a_day: float
@@ -82,19 +82,21 @@ def costs(config: AgentConfig) -> list[DeviceCost]:
     return [_cost(config, device, collector_type(device.type, config.plugins)) for device in config.devices]
 
 
-def lines(found: Sequence[DeviceCost]) -> dict[str, tuple[float, list[str]]]:
-    """Share of each line's time that is used (1.0 = always busy), and the devices on it."""
-    busy: dict[str, tuple[float, list[str]]] = {}
-    for cost in found:
-        if cost.estimate.line is not None:
-            share, names = busy.get(cost.estimate.line, (0.0, []))
-            busy[cost.estimate.line] = (share + cost.estimate.wire_s_per_s, [*names, cost.name])
-    return busy
+def lines(config: AgentConfig, found: Sequence[DeviceCost]) -> list[Budget]:
+    """What is asked of each line, whether that fits, and what would."""
+    asked = [Asked(cost.name, cost.estimate, cost.groups) for cost in found]
+    return budgets(asked, _room(config))
+
+
+def _room(config: AgentConfig) -> dict[str, float]:
+    """Share of a named line's time that may be used, where the configuration limits it."""
+    return {name: line.max_load for name, line in getattr(config, "lines", {}).items()}
 
 
 def _cost(config: AgentConfig, device: DeviceConfig, kind: CollectorType) -> DeviceCost:
     estimate = kind.estimate(device)
-    tags = [tag.tag for tag in kind.explain(device).tags]
+    explained = kind.explain(device).tags
+    tags = [tag.tag for tag in explained]
     body = _sample(config, device.name, tags, max(1, round(estimate.values_per_message)))
     topic = topics.expand(config.mqtt.topic, site=config.site, gateway=config.gateway, device=device.name, group="1s")
     a_day = estimate.messages_per_s * _DAY_S
@@ -102,6 +104,7 @@ def _cost(config: AgentConfig, device: DeviceConfig, kind: CollectorType) -> Dev
         name=device.name,
         type=device.type,
         tags=len(tags),
+        groups=list(dict.fromkeys(tag.group for tag in explained)),
         estimate=estimate,
         messages_a_day=a_day,
         bytes_a_day=a_day * (len(body) + len(topic) + _HEADERS),
@@ -164,7 +167,18 @@ def _as_object(path: Path, loaded: Loaded, explain: bool) -> dict[str, Any]:
             }
             for cost in devices
         ],
-        "lines": {line: {"busy": round(busy, 3), "devices": names} for line, (busy, names) in lines(devices).items()},
+        "lines": {
+            budget.line: {
+                "busy": round(budget.busy, 3),
+                "room": round(budget.room, 3),
+                "devices": list(budget.devices),
+                "fits": [
+                    {"device": device, "group": group, "instead": slower}
+                    for (device, group), slower in budget.fits.items()
+                ],
+            }
+            for budget in lines(config, devices)
+        },
         "messages_a_day": round(sum(cost.messages_a_day for cost in devices)),
         "bytes_a_day": round(sum(cost.bytes_a_day for cost in devices)),
         "buffer": {
@@ -226,14 +240,14 @@ def _text(path: Path, config: AgentConfig, explain: bool) -> list[str]:
         ],
         numbers=frozenset({2, 3, 4, 5}),
     )
-    busy = lines(devices)
-    if busy:
+    shared = lines(config, devices)
+    if shared:
         out.append("")
         out += table(
             ["line", "busy", "devices", ""],
             [
-                [line, f"{share:.0%}" if share >= 0.01 else "<1%", ", ".join(names), _too_busy(share)]
-                for line, (share, names) in busy.items()
+                [one.line, f"{one.busy:.0%}" if one.busy >= 0.01 else "<1%", ", ".join(one.devices), str(one)]
+                for one in shared
             ],
             numbers=frozenset({1}),
         )
@@ -281,12 +295,6 @@ def _explain_text(name: str, explanation: Explanation) -> list[str]:
     out += table([columns[i] for i in used], [[row[i] for i in used] for row in rows])
     out += [f"  reads {request}" for request in explanation.requests]
     return [*out, *(f"  note: {note}" for note in explanation.notes)]
-
-
-def _too_busy(share: float) -> str:
-    if share > 1:
-        return "cannot keep up: longer intervals, fewer tags or a larger max_gap"
-    return "nearly full: no time for repeats" if share > _BUSY else ""
 
 
 def _at_least(some: bool) -> str:

@@ -67,10 +67,10 @@ def test_devices_of_one_address_share_the_time_of_its_line() -> None:
     config = load(ROOT / "config" / "examples" / "modbus.yaml").config
     assert config is not None
     found = costs(config)
-    busy = lines(found)
-    share, names = busy[next(line for line in busy if "192.168.10.30" in line)]
-    assert names == ["meter-01", "meter-02"]
-    assert share == pytest.approx(sum(cost.estimate.wire_s_per_s for cost in found[1:]))
+    budget = next(one for one in lines(config, found) if "192.168.10.30" in one.line)
+    assert budget.devices == ["meter-01", "meter-02"]
+    assert budget.busy == pytest.approx(sum(cost.estimate.wire_s_per_s for cost in found[1:]))
+    assert budget.fits == {}
 
 
 def test_estimated_bytes_are_of_the_right_size() -> None:
