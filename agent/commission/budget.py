@@ -48,7 +48,9 @@ class Budget:
     def __str__(self) -> str:
         if not self.fits:
             return ""
-        changes = ", ".join(f"{device} {group} -> {slower}" for (device, group), slower in self.fits.items())
+        # One factor for all: equal groups change alike.
+        slower = {group: instead for (_, group), instead in self.fits.items()}
+        changes = ", ".join(f"{group} -> {instead}" for group, instead in slower.items())
         verdict = "cannot keep up" if self.busy > 1 else "nearly full: no time for repeats"
         return f"{verdict}, {self.room:.0%} may be used; these rates fit: {changes}"
 
