@@ -41,6 +41,7 @@ from agent.status import StatusFiles, choose_run_dir
 from agent.upkeep import Upkeep
 from collectors.api import TagInfo
 from collectors.fields import DeviceConfig
+from collectors.line_lock import LineLocks
 from collectors.registry import collector_type
 
 log = structlog.get_logger("shopfloor.agent")
@@ -126,7 +127,13 @@ class App:
         )
         self._retained = Retained(directory / "retained.json")
         self._intake = Intake(self._outbox, self._clock)
-        self._fleet = Fleet(sink=self._intake.put, announce=self._announce, state_dir=directory)
+        self._run_dir = choose_run_dir(directory)
+        self._fleet = Fleet(
+            sink=self._intake.put,
+            announce=self._announce,
+            state_dir=directory,
+            locks=LineLocks(self._run_dir, agent=True),
+        )
         self._overview = Overview(
             config, digest, outbox=self._outbox, fleet=self._fleet, intake=self._intake, clock=self._clock
         )
@@ -141,7 +148,6 @@ class App:
             agent_message=self._overview.agent_document,
             on_session=self._fleet.refresh,
         )
-        self._run_dir = choose_run_dir(directory)
         self._control = ControlServer(self._run_dir / SOCKET_NAME, self._answer)
         self._upkeep = Upkeep(
             overview=self._overview,
@@ -346,8 +352,7 @@ class App:
                 if isinstance(seconds, bool) or not 0 < seconds <= LONGEST_PAUSE_S:
                     raise ControlError("bad_request", "a pause lasts more than 0 s and at most 7 days")
                 names = self._targets(target)
-                for name in names:
-                    self._fleet.runners[name].pause(float(seconds))
+                await self._fleet.pause(names, float(seconds))
                 return {"paused": names, "for_s": seconds}
             case {"command": "resume"}:
                 names = [name for name in self._targets(request.get("target")) if self._fleet.runners[name].paused_s]
@@ -361,5 +366,8 @@ class App:
             return list(self._fleet.runners)
         if isinstance(target, str) and target in self._fleet.runners:
             return [target]
-        names = ", ".join(self._fleet.runners)
-        raise ControlError("unknown_target", f"no device is named {target}; there are: {names}")
+        lines = self._fleet.lines()
+        if isinstance(target, str) and target in lines:
+            return lines[target][1]
+        names = ", ".join([*self._fleet.runners, *(f"line {name}" for name in lines)])
+        raise ControlError("unknown_target", f"no device or line is named {target}; there are: {names}")

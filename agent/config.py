@@ -2,7 +2,8 @@
 
 `load` never raises for what a person wrote: it returns the configuration, or every mistake with its place. Devices are
 validated by the model of their type, which the registry loads only when a device of the type is configured. May
-import: pydantic, the `agent.config_*` modules, `agent.yaml_source`, `collectors.fields`, `collectors.registry`.
+import: pydantic, the `agent.config_*` modules, `agent.yaml_source`, `collectors.fields`,
+`collectors.line_config`, `collectors.registry`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agent import topics
 from agent.config_checks import check_deadbands, check_mqtt, check_names, check_topics
 from agent.config_document import Document, Loc
 from agent.config_expand import Expander
+from agent.config_lines import Lines
 from agent.config_model import AgentConfig, MqttConfig, check_gateway
 from agent.config_reader import Reader, Shape, shapes_of
 from agent.config_wording import tell_errors
@@ -29,6 +31,7 @@ from agent.mistakes import Mistake, did_you_mean, quote
 from agent.secret_files import FileUnusable, read_secret
 from agent.yaml_source import FileRefused, Mapping, Node, Scalar, Sequence, parse, read_text
 from collectors.fields import DeviceConfig, Section, check_name, parse_duration
+from collectors.line_config import OnLine
 from collectors.registry import BUILT_IN, ENTRY_POINT_GROUP, UnknownType, collector_type, type_names
 
 CONFIG_FILE = Path("/etc/shopfloor-agent/agent.yaml")
@@ -87,9 +90,11 @@ def load(path: Path) -> Loaded:
 def fingerprint(section: Section) -> str:
     """Return a text that is equal for two sections iff their settings, and the contents of the files they name, are.
 
-    The contents are those of the moment when the section was loaded.
+    The line that a device is on counts as its own setting. The contents are those of when the section was loaded.
     """
     settings = f"{type(section).__qualname__} {section.model_dump_json()}"
+    if isinstance(section, OnLine) and section.joined is not None:
+        settings += f" {section.joined_name} {section.joined.model_dump_json()}"
     return hashlib.sha256(f"{settings} {sorted(section.file_digests.items())}".encode()).hexdigest()
 
 
@@ -132,7 +137,10 @@ class _Loader:
         self._check_plugins(top)
         self._expand()
         check_names(document)
-        devices = self._devices(_usable_defaults(top.get("defaults")))
+        lines = Lines(document, top.get("lines"))
+        if isinstance(top.get("lines"), dict):
+            top["lines"] = lines.found
+        devices = self._devices(_usable_defaults(top.get("defaults")), lines)
         self._gateway(top)
         mqtt = top.get("mqtt")
         if isinstance(mqtt, dict):
@@ -199,7 +207,7 @@ class _Loader:
                 node.items[index] = self._expander.expand(index, child)
         self.document.mistakes += self._expander.templates.mistakes
 
-    def _devices(self, defaults: AbstractMapping[str, float]) -> dict[int, DeviceConfig]:
+    def _devices(self, defaults: AbstractMapping[str, float], lines: Lines) -> dict[int, DeviceConfig]:
         node = self.document.root.get("devices")
         if not isinstance(node, Sequence):
             return {}
@@ -207,6 +215,7 @@ class _Loader:
         for index, child in enumerate(node.items):
             device = self._device(index, child, defaults)
             if device is not None:
+                lines.join(index, device)
                 found[index] = device
         return found
 

@@ -1,8 +1,8 @@
 """The sections of the configuration file that belong to the agent itself; devices bring their own models.
 
 Defaults that depend on the gateway (its name, LANG, the data directory) are filled in here or by the loader, so that
-whoever holds a section needs to ask nobody else. May import: pydantic, `collectors.fields`, `agent.topics`,
-`agent.status` (where data is kept).
+whoever holds a section needs to ask nobody else. May import: pydantic, `collectors.fields`,
+`collectors.line_config`, `agent.topics`, `agent.status` (where data is kept).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from collectors.fields import (
     Section,
     Size,
 )
+from collectors.line_config import LineConfig
 
 _STOCK = """
 localhost localhost.localdomain debian ubuntu raspberrypi raspberry armbian orangepi bananapi nanopi friendlyelec
@@ -285,12 +286,10 @@ class AgentConfig(Model):
     log: LogConfig = Field(default_factory=LogConfig, description="what the agent tells about itself")
     plugins: tuple[Name, ...] = Field((), description="names of third-party collectors that may load")
     defaults: Defaults = Field(default_factory=Defaults, description="what devices get that do not say otherwise")
+    lines: dict[Name, LineConfig] = Field(
+        default_factory=dict, description="what several devices share: serial ports, serial servers, modems that call"
+    )
     devices: tuple[SerializeAsAny[DeviceConfig], ...] = Field(min_length=1, description="what is read")
-
-    @classmethod
-    def unsupported(cls) -> dict[str, str]:
-        """Refused until later versions."""
-        return {"lines": "lines are not supported yet: write url: tcp://HOST:502 on each device"}
 
     def where(self) -> str:
         """`site/gateway`, for people."""

@@ -3,14 +3,15 @@
 Promises: a device whose configuration is equal (contents of named files included) keeps its very task; a changed one
 ends its poll in flight and starts afresh, never before that poll has ended, and stays paused if it was; a device that
 does not end holds up no other; a failure of the core behind the runners ends `run`.
-May import: `agent.normaliser`, `agent.runner`, `collectors.api`, `collectors.fields`, `collectors.registry`.
+May import: `agent.normaliser`, `agent.runner`, `collectors.api`, `collectors.fields`, `collectors.line`,
+`collectors.line_config`, `collectors.line_lock`, `collectors.registry`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from agent.normaliser import Normaliser
 from agent.runner import Runner, look
 from collectors.api import Batch, Collector, CollectorType, Context, TagInfo
 from collectors.fields import DeviceConfig
+from collectors.line import LineStats
+from collectors.line_config import OnLine
+from collectors.line_lock import LineLocks
 
 STOP_S = 1.0
 """How long the polls in flight may take at the end of the process before they are cancelled."""
@@ -53,6 +57,7 @@ class Fleet:
         sink: takes what is to be published of a device, with the revision of its meta.
         announce: takes a device's configuration, groups and tags; returns the revision of its meta.
         state_dir: where collectors may keep files.
+        locks: of lines that one process at a time may have open.
         clock: monotonic seconds.
     """
 
@@ -62,9 +67,10 @@ class Fleet:
         sink: Callable[[Sequence[Batch], str], Awaitable[None]],
         announce: Callable[[DeviceConfig, Mapping[str, float], Sequence[TagInfo]], str],
         state_dir: Path | None = None,
+        locks: LineLocks | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._context = Context(state_dir)
+        self._context = Context(state_dir, locks)
         self._sink = sink
         self._announce = announce
         self._clock = clock
@@ -85,6 +91,22 @@ class Fleet:
     def config(self, device: str) -> DeviceConfig:
         """The configuration a device runs with."""
         return self._entries[device].config
+
+    def lines(self) -> dict[str, tuple[LineStats, list[str]]]:
+        """Line, by name or address -> what it did since the start, and the devices on it."""
+        found: dict[str, tuple[LineStats, list[str]]] = {}
+        for device, entry in self._entries.items():
+            label = entry.config.line_label if isinstance(entry.config, OnLine) else None
+            if label is not None:
+                found.setdefault(label, (self._context.kept(("line", label), LineStats), []))[1].append(device)
+        return found
+
+    async def pause(self, devices: Iterable[str], seconds: float) -> None:
+        """Leave these devices alone for so long; what only they use is closed."""
+        names = list(devices)
+        for name in names:
+            self._runners[name].pause(seconds)
+        await self._context.unpark(names)
 
     @property
     def missed(self) -> int:
@@ -109,6 +131,7 @@ class Fleet:
                 await asyncio.wait(tasks, timeout=STOP_S)
             for task in tasks:
                 task.cancel()
+            await self._context.unpark(self._entries)
 
     def stop(self) -> None:
         """End every runner: polls in flight may finish within `STOP_S`."""
@@ -137,6 +160,7 @@ class Fleet:
             await asyncio.wait([self._tasks[name] for name in going], timeout=LEAVE_S)
         if self._stopped.is_set():
             return change
+        await self._context.unpark(going)
         for name in going:
             self._leave(name)
         for name in change.removed:

@@ -30,6 +30,12 @@ _DEVICE_FIGURES: tuple[tuple[str, str, _Kind, str, float], ...] = (
     ("requests", "device_requests_total", "counter", "Requests sent", 1),
     ("values_per_s", "device_values_per_second", "gauge", "Values read a second, last minute", 1),
 )
+_LINE_FIGURES: tuple[tuple[str, str, _Kind, str], ...] = (
+    ("busy", "line_busy_ratio", "gauge", "Share of the line's time that is used, last minute"),
+    ("requests", "line_requests_total", "counter", "Requests sent on the line"),
+    ("late", "line_late_polls_total", "counter", "Polls that waited notably for their turn on the line"),
+    ("reconnects", "line_reconnects_total", "counter", "Connections of the line made after the first"),
+)
 _COUNTERS = (
     ("produced", "messages_produced_total", "Messages made or carried over from an earlier run"),
     ("carried_over", "messages_carried_over_total", "Messages found in the store at the start"),
@@ -49,6 +55,9 @@ def render_metrics(snapshot: Snapshot) -> str:
     _buffer(page, snapshot["buffer"])
     _counters(page, snapshot["counters"])
     _devices(page, snapshot["devices"])
+    for name, line in snapshot["lines"].items():
+        for key, metric, kind, text in _LINE_FIGURES:
+            page.add(metric, kind, text, line.get(key), line=name)
     return page.text()
 
 

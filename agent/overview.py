@@ -26,7 +26,9 @@ from agent.intake import Intake
 from agent.last_values import last_values
 from agent.publisher import Publisher
 from agent.runner import Runner
-from agent.status import AgentStatus, BrokerStatus, BufferStatus, Counters, DeviceStatus, Snapshot
+from agent.status import AgentStatus, BrokerStatus, BufferStatus, Counters, DeviceStatus, LineStatus, Snapshot
+from collectors.line import LineStats
+from collectors.line_config import OnLine
 
 _RATE_WINDOW = 12
 """How many snapshots back the rates look: a minute at one snapshot every 5 s."""
@@ -62,6 +64,7 @@ class Overview:
         self._clock = clock
         self._started = time.monotonic()
         self._rates: dict[str, deque[tuple[float, int]]] = {}
+        self._busy: dict[str, deque[tuple[float, float]]] = {}
         self._fill: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
     def status_document(self, state: str, *, at: float | None = None) -> bytes:
@@ -119,7 +122,7 @@ class Overview:
             buffer=self._buffer(now),
             counters=self._counters(),
             devices={name: self._device(name, runner, now) for name, runner in runners.items()},
-            lines={},
+            lines={name: self._line(name, stats, users, now) for name, (stats, users) in self._fleet.lines().items()},
             clock={"synced": self._clock.synchronised},
             loop_lag_ms=round(self.loop_lag_s * 1000, 1),
             rss=_rss(),
@@ -192,7 +195,7 @@ class Overview:
             "state": state.state,
             "since_s": round(now - state.since, 1),
             "label": config.label,
-            "line": None,
+            "line": config.line_label if isinstance(config, OnLine) else None,
             "cause": state.cause,
             "text": state.text,
             "facts": dict(state.facts),
@@ -207,6 +210,19 @@ class Overview:
             "reconnects": state.reconnects,
             "requests": runner.stats().requests,
             "values_per_s": round((state.values - before) / (now - then), 1) if now > then else 0.0,
+        }
+
+    def _line(self, name: str, stats: LineStats, users: list[str], now: float) -> LineStatus:
+        busy = self._busy.setdefault(name, deque(maxlen=_RATE_WINDOW))
+        busy.append((now, stats.busy_s))
+        then, before = busy[0]
+        return {
+            "state": stats.state,
+            "busy": round(min(1.0, (stats.busy_s - before) / (now - then)), 3) if now > then else 0.0,
+            "users": users,
+            "reconnects": max(0, stats.connects - 1),
+            "requests": stats.requests,
+            "late": stats.late,
         }
 
     def forget(self, device: str) -> None:

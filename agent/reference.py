@@ -21,6 +21,7 @@ from agent.config_wording import shown_number
 from agent.tag_headings import AMBIGUOUS_DECIMALS, SYNONYMS
 from agent.yaml_source import Mapping, Scalar, core_value, parse
 from collectors.fields import DeviceConfig, NamedFile, OutputPath, Report, Section, TagConfig, TagsFile
+from collectors.line_config import LineConfig, OnLine
 from collectors.registry import BUILT_IN, collector_type
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "config"
@@ -113,6 +114,9 @@ def schema() -> dict[str, Any]:
         definitions.update(device.pop("$defs", {}))
         definitions[f"device_{name}"] = device
         definitions[f"templated_{name}"] = _beside_template(device, definitions)
+        if "line" in device["properties"]:
+            device["required"].remove("url")
+            device["allOf"] = [{"anyOf": [{"required": ["url"]}, {"required": ["line"]}]}]
         if "tags" in device.get("required", ()):
             device["required"].remove("tags")
             device["anyOf"] = [{"required": ["tags"]}, {"required": ["tags_file"]}]
@@ -181,6 +185,7 @@ def reference() -> str:
         section = shapes_of(AgentConfig)[key].model
         assert section is not None
         parts.append(_section(f"`{key}`", section))
+    parts.append(_section("`lines`, by name", LineConfig))
     parts.append(_DEVICES)
     parts.append(_section("`report`", Report, level=3))
     parts += [_section("`tags_file`", TagsFile, level=3), _tag_lists(), _templates()]
@@ -227,6 +232,8 @@ def _section(title: str, model: type[BaseModel], *, level: int = 2) -> str:
         key = info.alias or name
         shape = shapes_of(model)[key]
         cells = [f"`{key}`", _values(info, shape), _default(model, info, shape), info.description or ""]
+        if key == "url" and issubclass(model, OnLine):
+            cells[2] = "this or `line`"
         out.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     refused = unsupported_of(model)
     if refused:

@@ -118,12 +118,18 @@ class DeviceStatus(TypedDict):
 
 
 class LineStatus(TypedDict, total=False):
-    """What several devices share: `busy` share of its time (0 to 1), `users` device names."""
+    """What several devices share: `busy` share of its time (0 to 1) in the last minute, `users` device names.
+
+    `state`: connected, closed, or the cause why it is not connected. `late`: polls that waited notably for their turn;
+    `requests`, `late` and `reconnects` count since the start.
+    """
 
     state: str
     busy: float
     users: list[str]
     reconnects: int
+    requests: int
+    late: int
 
 
 class ClockStatus(TypedDict):

@@ -9,23 +9,28 @@ exception; two exceptions say that the device as a whole cannot be read:
     │   └── ActionNeeded     and not before a person acts, who is told at once
     └── Misconfigured    not until the configuration changes
 
-May import: the standard library, `collectors.certificates`.
+May import: the standard library, `collectors.certificates`, `collectors.line_lock`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from collectors.certificates import Certificates
+from collectors.line_lock import LineLocks
 
 Value: TypeAlias = bool | int | float | str | None
 """What a tag can be: one JSON type for ever, or None (no usable value; its quality says why)."""
 
 ALL_TAGS = "*"
 """Key in `Batch.quality` for "every tag of the group that is named in neither values nor quality"."""
+
+PARKED_S = 30.0
+"""Longer than any delay between two attempts."""
 
 JsonType: TypeAlias = Literal["number", "boolean", "string"]
 
@@ -212,14 +217,18 @@ class Lease(Generic[R]):
 
 
 class Context:
-    """What the process lends its collectors: shared resources that outlive one device's close.
+    """What the process lends its collectors: shared resources that outlive one device's close, and line locks.
 
     Args:
         state_dir: where collectors may keep files for years, each type in a folder of its own (it may not exist yet);
             None = nowhere, and what needs it is refused.
+        locks: of lines that one process at a time may have open; default none.
     """
 
-    def __init__(self, state_dir: Path | None = None) -> None:
+    def __init__(self, state_dir: Path | None = None, locks: LineLocks | None = None) -> None:
+        self.locks = locks if locks is not None else LineLocks()
+        self._parked: dict[str, tuple[Lease[Any], asyncio.TimerHandle]] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
         self.state_dir = state_dir
         self._shared: dict[Hashable, tuple[Any, int]] = {}
         self._kept: dict[Hashable, Any] = {}
@@ -255,6 +264,33 @@ class Context:
     def users(self, key: Hashable) -> int:
         """How many hold the resource of this key now."""
         return self._shared.get(key, (None, 0))[1]
+
+    def park(self, device: str, lease: Lease[Any]) -> None:
+        """Keep a device's hold for its next attempt, for `PARKED_S` at most: the device is silent, its line is not."""
+        timer = asyncio.get_running_loop().call_later(PARKED_S, self._expire, device)
+        self._parked[device] = (lease, timer)
+
+    def parked(self, device: str) -> Lease[Any] | None:
+        """Return the hold that was kept for a device, which is now the caller's to release."""
+        if device not in self._parked:
+            return None
+        lease, timer = self._parked.pop(device)
+        timer.cancel()
+        return lease
+
+    async def unpark(self, devices: Iterable[str]) -> None:
+        """Release what is kept for these devices: they are paused, removed, or changed."""
+        for device in devices:
+            lease = self.parked(device)
+            if lease is not None:
+                await lease.release()
+
+    def _expire(self, device: str) -> None:
+        lease = self.parked(device)
+        if lease is not None:
+            task = asyncio.get_running_loop().create_task(lease.release())
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
 
 
 @dataclass(frozen=True, slots=True)

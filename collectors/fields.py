@@ -277,7 +277,6 @@ class DeviceConfig(Section):
             "expect": "checks of the device's identity are not supported yet",
             "hours": "working hours are not supported yet",
             "off": "switching a device off is not supported yet: remove it, or put # before its lines",
-            "line": "lines are not supported yet: write url: tcp://HOST:502",
         }
 
 

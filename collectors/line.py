@@ -2,7 +2,8 @@
 
 Promises: never two connections of one line, not even while one closes and the next opens; turns never overlap; among
 those who wait, the one with the earliest due time goes next; a failed attempt to connect answers all who waited for it,
-so that ten devices of a dead gateway knock once. Closing leaves a line usable: who comes in the meantime reopens it.
+so that ten devices of a dead gateway knock once; between two requests lies the line's pause, and what `max_load` leaves
+to others. Closing leaves a line usable: who comes in the meantime reopens it.
 
 May import: the standard library, `collectors.api`.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
@@ -33,19 +35,59 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
+@dataclass(slots=True)
+class LineStats:
+    """What a line did since the start; outlives its connections.
+
+    Attributes:
+        state: `connected`, or the cause why it is not, `closed` if nobody uses it.
+        busy_s: seconds in which it was used: requests, answers, the silences they need.
+        slowest_s: the longest time an answer took.
+        requests, late: requests sent; polls that had to wait notably for their turn.
+        connects: connections made.
+        answering: devices that answered last time they were asked.
+    """
+
+    state: str = "closed"
+    busy_s: float = 0.0
+    slowest_s: float = 0.0
+    requests: int = 0
+    late: int = 0
+    connects: int = 0
+    answering: set[str] = field(default_factory=set)
+
+
 class Line(Generic[C]):
     """Owns the connection to one address.
 
     Args:
         where: the address for people.
         connect: makes a connection within so many seconds, one attempt; raises Unavailable.
+        stats: where to count.
+        pause: seconds of silence between requests.
+        max_load: share of the time that is used; the rest stays free for another master.
+        leave: gives back what `connect` needs, when the line is closed.
     """
 
-    def __init__(self, where: str, connect: Callable[[float], Awaitable[C]]) -> None:
+    def __init__(
+        self,
+        where: str,
+        connect: Callable[[float], Awaitable[C]],
+        *,
+        stats: LineStats | None = None,
+        pause: float = 0.0,
+        max_load: float = 1.0,
+        leave: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.where = where
-        self.connects = 0
-        """Connections made so far."""
+        self.stats = stats if stats is not None else LineStats()
+        self.paced = pause > 0 or max_load < 1
+        """Whether something comes between two requests."""
         self._connect = connect
+        self._leave = leave
+        self._pause = pause
+        self._rest = 1 / max_load - 1
+        self._free_at = float("-inf")
         self._connection: C | None = None
         self._failure: tuple[float, Unavailable] | None = None
         self._taken = False
@@ -60,6 +102,9 @@ class Line(Generic[C]):
         """Wait for the turn that is on, then close the connection. The line may be used again afterwards."""
         async with self.turn(float("-inf")) as turn:
             await turn.disconnect()
+            self.stats.state = "closed"
+            if self._leave is not None:
+                await self._leave()
 
     # -- for Turn ------------------------------------------------------------------------------------------------
 
@@ -102,9 +147,11 @@ class Line(Generic[C]):
             self._connection = await self._connect(timeout)
         except Unavailable as error:
             self._failure = (time.monotonic(), error)
+            self.stats.state = error.cause
             raise
         self._failure = None
-        self.connects += 1
+        self.stats.state = "connected"
+        self.stats.connects += 1
         return self._connection
 
     async def _drop(self) -> None:
@@ -116,18 +163,20 @@ class Line(Generic[C]):
 class Turn(Generic[C]):
     """One user's turn on a line."""
 
-    __slots__ = ("_asked_at", "_due", "_held", "_line")
+    __slots__ = ("_asked_at", "_due", "_held", "_line", "_waited")
 
     def __init__(self, line: Line[C], due: float) -> None:
         self._line = line
         self._due = due
         self._held = False
         self._asked_at = 0.0
+        self._waited = 0.0
 
     async def __aenter__(self) -> Turn[C]:
         self._asked_at = time.monotonic()
         await self._line._take(self._due)  # noqa: SLF001  # Turn and Line are one mechanism, in one module
         self._held = True
+        self._waited = time.monotonic() - self._asked_at
         return self
 
     async def __aexit__(
@@ -144,6 +193,29 @@ class Turn(Generic[C]):
             Unavailable: there is none to be had.
         """
         return await self._line._open(timeout, self._asked_at)  # noqa: SLF001  # as above
+
+    @property
+    def paced(self) -> bool:
+        """Whether something comes between two requests: then each is sent by itself, after `ready`."""
+        return self._line.paced
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds between asking for the turn and getting it."""
+        return self._waited
+
+    async def ready(self) -> None:
+        """Wait until the line may be used again after the last request: its pause, and what is left to others."""
+        delay = self._line._free_at - time.monotonic()  # noqa: SLF001  # as above
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    def used(self, seconds: float, silent: float = 0.0) -> None:
+        """A request has its outcome, after so many seconds; in `silent` of them the line was kept free of anything."""
+        line = self._line
+        line.stats.requests += 1
+        line.stats.busy_s += seconds
+        line._free_at = time.monotonic() + max(line._pause, (seconds - silent) * line._rest)  # noqa: SLF001  # as above
 
     async def disconnect(self) -> None:
         """Close the connection; the next `connection` opens another."""

@@ -24,6 +24,7 @@ from agent.status import find_run_dir, is_running, read_status
 from agent.status_text import render_values
 from collectors.api import ALL_TAGS, Batch, Collector, CollectorError, Context
 from collectors.fields import DeviceConfig
+from collectors.line_lock import LineLocks
 from collectors.registry import collector_type
 
 WAIT_S = 10.0
@@ -58,7 +59,9 @@ def read(path: Path, devices: Sequence[str], *, as_json: bool = False) -> int:
     logs.configure(logs.Settings(level="error"), config.language, config.timezone)
     chosen = [known[name] for name in devices] if devices else list(config.devices)
     _warn_if_running(Path(config.buffer.directory))
-    reports = asyncio.run(_read_all(chosen, config.plugins, config.language, Path(config.buffer.directory)))
+    state_dir = Path(config.buffer.directory)
+    locks = LineLocks(find_run_dir(state_dir))
+    reports = asyncio.run(_read_all(chosen, config.plugins, config.language, state_dir, locks))
     if as_json:
         print(json.dumps({"devices": reports}, ensure_ascii=False))
     else:
@@ -78,12 +81,17 @@ def _warn_if_running(data_dir: Path) -> None:
 
 
 async def _read_all(
-    devices: Sequence[DeviceConfig], plugins: Sequence[str], language: str, state_dir: Path | None = None
+    devices: Sequence[DeviceConfig],
+    plugins: Sequence[str],
+    language: str,
+    state_dir: Path | None = None,
+    locks: LineLocks | None = None,
 ) -> dict[str, Any]:
-    context = Context(state_dir)
+    context = Context(state_dir, locks)
     found = await asyncio.gather(
         *(_read_one(device, plugins, context, language) for device in devices), return_exceptions=True
     )
+    await context.unpark(device.name for device in devices)
     reports: dict[str, Any] = {}
     for device, result in zip(devices, found, strict=True):
         if isinstance(result, Exception):

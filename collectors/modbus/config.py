@@ -2,7 +2,7 @@
 
 Promises: what passes here can be planned and decoded: every tag is (see `tag.py`), and none is longer than one
 request. Every mistake is told with the place it was made at. May import: pydantic, `collectors.api`,
-`collectors.fields`, the pure modules of this package.
+`collectors.fields`, `collectors.line_config`, the pure modules of this package.
 """
 
 from __future__ import annotations
@@ -10,64 +10,24 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import TagInfo, group_name
-from collectors.fields import DeviceConfig, Model
+from collectors.fields import Model
+from collectors.line_config import Endpoint, LineConfig, OnLine, parse_endpoint
 from collectors.modbus.brands import BRAND_NAMES, BRANDS, BrandName
 from collectors.modbus.datatypes import WIDE, WordOrder
 from collectors.modbus.expect import Expectation
-from collectors.modbus.tag import MAX_REGISTERS, NOTATION, Interval, Mistakes, ModbusTag, Notation, parse_invalid, wrong
+from collectors.modbus.tag import MAX_REGISTERS, NOTATION, Interval, Mistakes, ModbusTag, Notation, parse_invalid
 
-__all__ = ["MAX_COILS", "MAX_REGISTERS", "ModbusConfig", "ModbusTag", "parse_invalid", "parse_url"]
+__all__ = ["MAX_COILS", "MAX_REGISTERS", "ModbusConfig", "ModbusTag", "parse_invalid"]
 
-DEFAULT_PORT = 502
 MAX_COILS = 2000
 """What one request of the standard can carry."""
 
-_LATER_SCHEMES = {
-    "serial": "serial lines",
-    "rtu+tcp": "serial servers (RTU over TCP)",
-    "ascii+tcp": "Modbus ASCII",
-    "listen": "devices that dial in",
-    "tls": "Modbus over TLS",
-    "tcps": "Modbus over TLS",
-    "udp": "Modbus over UDP",
-}
 _HOLD_START = re.compile(r"^&?VB(\d+)$", re.IGNORECASE)
-
-
-def parse_url(url: str) -> tuple[str, int]:
-    """Host and port of `tcp://HOST[:PORT]`.
-
-    Raises:
-        PydanticCustomError: another form, or one that later versions bring.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        raise wrong("url", f"expected tcp://HOST or tcp://HOST:PORT; did you mean tcp://{url}?")
-    if scheme.lower() in _LATER_SCHEMES:
-        raise wrong("not_supported", f"{_LATER_SCHEMES[scheme.lower()]} ({scheme}://) are not supported yet")
-    try:
-        parts = urlsplit(f"tcp://{rest}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise wrong("url", "expected tcp://HOST:PORT with a port from 1 to 65535") from None
-    if scheme.lower() != "tcp":
-        raise wrong("url", f"expected tcp://HOST or tcp://HOST:PORT, not {scheme}://")
-    if not host or port == 0 or "@" in rest or re.search(r"\s", rest):
-        raise wrong("url", "expected tcp://HOST or tcp://HOST:PORT")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise wrong("url", "expected tcp://HOST:PORT and nothing after it; the unit goes into unit_id")
-    return host, port or DEFAULT_PORT
-
-
-def _check_url(value: str) -> str:
-    parse_url(value)
-    return value
 
 
 def _check_hold_start(value: object) -> object:
@@ -107,13 +67,23 @@ def _as_list(value: object) -> object:
 Expected = Annotated[
     list[Expectation], BeforeValidator(_as_list, json_schema_input_type=Expectation | list[Expectation])
 ]
+_ON_LINE = "line://"
 
 
-class ModbusConfig(DeviceConfig):
-    """A device that is read over Modbus TCP: function codes 1 to 4, never a write."""
+def _check_url(value: str) -> str:
+    if not value.startswith(_ON_LINE):
+        parse_endpoint(value)
+    return value
+
+
+class ModbusConfig(OnLine):
+    """A device that is read over Modbus: function codes 1 to 4, never a write."""
 
     type: Literal["modbus"]
-    url: Annotated[str, AfterValidator(_check_url)] = Field(description="tcp://HOST or tcp://HOST:PORT (502)")
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
+        description="tcp://HOST:502, rtu+tcp://HOST:PORT (serial server), serial:///dev/serial/by-id/NAME (9600 baud,"
+        " 8N1); or use `line`"
+    )
     interval: Interval = Field(1.0, description="how often tags are read that name no interval of their own")
     unit_id: int = Field(1, ge=0, le=255, description="which device behind the address")
     brand: Brand = Field(
@@ -138,20 +108,37 @@ class ModbusConfig(DeviceConfig):
     tags: list[ModbusTag] = Field(min_length=1)
 
     @cached_property
-    def endpoint(self) -> tuple[str, int]:
-        """Host and port, defaults filled in: devices of equal endpoints share one connection."""
-        return parse_url(self.url)
+    def settings(self) -> LineConfig:
+        """The line this device is on: of the configuration, else one with nothing set but the address."""
+        return self.joined or LineConfig(url=self.url)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is reached: devices of equal endpoints share one connection."""
+        return self.settings.endpoint
 
     @property
     def where(self) -> str:
-        """The endpoint for people: `192.168.10.21:502`."""
-        host, port = self.endpoint
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        """The endpoint for people: `192.168.10.21:502`, `/dev/ttyUSB0`."""
+        return self.endpoint.where
+
+    @property
+    def line_label(self) -> str:
+        """The line's name, or the address of one without a name."""
+        return self.joined_name or str(self.endpoint)
+
+    def line_mistakes(self, settings: LineConfig) -> dict[str, str]:
+        """Key -> what does not fit the line."""
+        if settings.is_rtu and self.unit_id == 0:
+            return {"unit_id": "on a serial line 0 calls everybody and nobody answers: units are 1 to 247"}
+        return {}
 
     @model_validator(mode="wrap")
     @classmethod
     def _by_brand(cls, data: Any, handler: ModelWrapValidatorHandler[ModbusConfig]) -> ModbusConfig:
         """Read the tags' addresses in the notation of the brand; its word order and limit are the defaults."""
+        if isinstance(data, dict) and data.get("line") is not None and "url" not in data:
+            data = {**data, "url": f"{_ON_LINE}{data['line']}"}
         written = data.get("brand") if isinstance(data, dict) else None
         if written is None:
             return handler(data)
@@ -179,6 +166,10 @@ class ModbusConfig(DeviceConfig):
     @model_validator(mode="after")
     def _tags_fit_requests(self) -> ModbusConfig:
         mistakes = Mistakes("device")
+        if self.line is not None and not self.url.startswith(_ON_LINE):
+            mistakes.add(("line",), "line", "the line leads there already: leave url or line out", self.line)
+        if self.line is None and self.url.startswith(_ON_LINE):
+            mistakes.add(("url",), "url", f"write line: {self.url.removeprefix(_ON_LINE)}", self.url)
         for index, tag in enumerate(self.tags):
             if tag.where.is_register and tag.registers > self.max_registers:
                 mistakes.add(("tags", index, "length" if tag.type == "string" else "type"), "max_registers",

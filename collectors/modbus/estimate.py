@@ -8,16 +8,18 @@ from __future__ import annotations
 from collectors.api import Estimate, Explanation, TagExplanation, group_name
 from collectors.modbus.brands import BRANDS
 from collectors.modbus.config import ModbusConfig, ModbusTag
-from collectors.modbus.layout import blocks_of
-
-ANSWER_S = 0.005
-"""What one request over TCP takes with a PLC that answers within its cycle; nothing better is known offline."""
+from collectors.modbus.layout import blocks_of, wire_of
 
 
 def estimate(config: ModbusConfig) -> Estimate:
     """See `collectors.api.Estimate`. Groups that fall due together share requests: the figures are upper limits."""
     groups = config.groups()
-    requests_per_s = sum(len(blocks_of(config, frozenset({group}))) / interval for group, interval in groups.items())
+    wire = wire_of(config)
+    requests_per_s = wire_s_per_s = 0.0
+    for group, interval in groups.items():
+        blocks = blocks_of(config, frozenset({group}))
+        requests_per_s += len(blocks) / interval
+        wire_s_per_s += sum(wire.seconds(block.payload) for block in blocks) / interval
     messages: dict[str, float] = {
         group: 1 / (config.report.heartbeat if config.report is not None else interval)
         for group, interval in groups.items()
@@ -26,8 +28,8 @@ def estimate(config: ModbusConfig) -> Estimate:
     values_per_s = sum(messages[group_name(config.interval_of(tag))] for tag in config.tags)
     return Estimate(
         requests_per_s=requests_per_s,
-        wire_s_per_s=requests_per_s * ANSWER_S,
-        line=f"tcp://{config.where}",
+        wire_s_per_s=wire_s_per_s,
+        line=config.line_label,
         messages_per_s=total,
         values_per_message=values_per_s / total,
     )

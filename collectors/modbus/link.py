@@ -13,19 +13,15 @@ transaction 0 and any byte count. May import: the standard library, pymodbus (wh
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import random
-import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from collectors.api import Unavailable
 from collectors.modbus.plan import Block
-from collectors.modbus.resolve import RESOLVER, Place
 
 if TYPE_CHECKING:
     from pymodbus.framer import FramerSocket
@@ -35,9 +31,6 @@ SILENT_TIMES = 3
 """Time-outs in a row of every unit after which the connection is given up."""
 GOODBYE_S = 0.25
 """How long a device may take to close its side when we close ours."""
-USER_TIMEOUT_MS = 10_000
-"""Sent data that the other side's kernel does not confirm for so long ends the connection (TCP_USER_TIMEOUT)."""
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 _HEADER = 8
 """Bytes of the MBAP header and the function code."""
@@ -48,11 +41,19 @@ _REPLY = struct.Struct(">HHHBBB")
 _NONE = -1
 _LENGTHS = range(3, 255)
 """What the header's length field may say: unit, function, at least one byte; at most 253 bytes of PDU and the unit."""
-_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 
 
 class NoAnswer(Exception):
     """The unit did not answer this request in time; the connection stays."""
+
+
+class BadReply(Exception):
+    """What came is no reply to this request; nothing of it was taken over, and the connection stays."""
+
+    def __init__(self, text: str, detail: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.detail = detail
 
 
 class DeviceException(Exception):
@@ -139,6 +140,26 @@ Took: TypeAlias = Callable[[bytes | DeviceException], bool]
 """Takes an answer; returns whether the next request is to be sent."""
 
 
+class ModbusLink(Protocol):
+    """A connection that carries reads, however they are framed.
+
+    Attributes:
+        idle_s: seconds of the last `read` in which the line was kept silent on purpose.
+    """
+
+    idle_s: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests may be sent."""
+
+    async def read(self, unit: int, requests: Sequence[Request], timeout: float, took: Took) -> None:
+        """Send requests to a unit, one after the other. Raises NoAnswer, BadReply, LinkLost."""
+
+    async def close(self) -> None:
+        """Close the connection. Safe twice."""
+
+
 class _Run:
     """Requests to one unit, sent one after the other; `at` is the one that is on."""
 
@@ -156,10 +177,11 @@ class _Run:
 
 
 class Link(asyncio.Protocol):
-    """A connection to one address, used by one request at a time. Made by `connect`."""
+    """A connection to one address, used by one request at a time. Made by `dial.connect`."""
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self.idle_s = 0.0
         self.dropped = 0
         """Replies that came after their request had ended."""
         self._framer, self._decoder = _codec()
@@ -372,62 +394,3 @@ class Link(asyncio.Protocol):
 
 def _closed_by_us() -> LinkLost:
     return LinkLost("not-connected", "closed", "the connection was closed here")
-
-
-# -- connecting ----------------------------------------------------------------------------------------------------
-
-
-async def connect(host: str, port: int, where: str, timeout: float) -> Link:
-    """Connect within `timeout` seconds, look-up of the name included; each address of the name is tried once.
-
-    Raises:
-        Unavailable: with the cause.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    try:
-        places = await RESOLVER.resolve(host, port, timeout)
-    except (socket.gaierror, TimeoutError) as error:
-        why = "no answer from the name server" if isinstance(error, TimeoutError) else error.strerror
-        text = f"the name {host} cannot be resolved ({why}): check it, or write the address in numbers"
-        raise Unavailable("not-connected", "name_unknown", text, host=host) from error
-    failure: OSError = TimeoutError()
-    for index, place in enumerate(places):
-        share = (deadline - loop.time()) / (len(places) - index)
-        try:
-            async with asyncio.timeout(max(share, 0.001)):
-                return await _connect_to(place, where)
-        except OSError as error:  # TimeoutError is one: the deadline's, or the kernel's ETIMEDOUT
-            failure = error
-    raise _unreachable(failure, where, timeout) from failure
-
-
-async def _connect_to(place: Place, where: str) -> Link:
-    loop = asyncio.get_running_loop()
-    family, address = place
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        await loop.sock_connect(sock, address)
-        _, link = await loop.create_connection(lambda: Link(where), sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    return link
-
-
-def _unreachable(error: OSError, where: str, timeout: float) -> Unavailable:
-    if isinstance(error, TimeoutError):
-        cause, text = "connect_timeout", f"no answer from {where} within {timeout:g} s: is it on, is the network up?"
-    elif isinstance(error, ConnectionRefusedError):
-        cause, text = "refused", f"{where} refused the connection: is Modbus TCP enabled there, on this port?"
-    elif error.errno in _NO_ROUTE:
-        cause, text = "no_route", f"no way to {where} ({error.strerror}): check cable, address and network mask"
-    else:
-        cause, text = "no_route", f"{where} cannot be reached: {error.strerror or error}"
-    return Unavailable("not-connected", cause, text, where=where)

@@ -289,11 +289,44 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     # -- what later versions bring
     "lines": (
-        HEAD + "lines: {a: {url: 'serial:///dev/ttyUSB0'}}\ndevices:\n  - {name: m, type: modbus, line: a, tags: []}\n",
+        HEAD + "lines:\n  a: {url: /dev/ttyUSB0, baudrat: 9600, max_load: 0 %}\n  b: {url: 'rtu+tcp://10.0.0.1'}\n"
+        "  c: {url: 'tcp://10.0.0.1', baudrate: 9600}\n  d: {url: 'rtu+tcp://10.0.0.1:1', parity: E}\n"
+        "  e: {url: 'RTU+TCP://10.0.0.1:1'}\n  f: {url: 'serial:///dev/ttyS0', bytesize: 7}\n" + BOX,
         [
-            "4:1: lines: lines are not supported yet",
-            "6:29: devices[m].line: lines are not supported yet: write url: tcp://HOST:502",
-            "6:44: devices[m].tags: is empty; expected at least 1 entry",
+            "5:12: lines.a.url: expected tcp://HOST or tcp://HOST:PORT; did you mean serial:///dev/ttyUSB0?",
+            "5:26: lines.a.baudrat: unknown key 'baudrat'; did you mean 'baudrate'?",
+            "5:51: lines.a.max_load: expected a share of the time from 1 % to 100 %, such as 60 %",
+            "6:12: lines.b.url: expected rtu+tcp://HOST:PORT: there is no usual port, got 'rtu+tcp://10.0.0.1'",
+            "7:40: lines.c.baudrate: Modbus TCP has no baud rate, got '9600'",
+            "8:44: lines.d.parity: is set in the serial server or modem itself; here only with serial:// (got 'E')",
+            "10:45: lines.f.bytesize: Modbus RTU needs 8 data bits; 7 are for Modbus ASCII, which is not supported yet",
+        ],
+    ),
+    "lines that are one": (
+        HEAD + "lines:\n  a: {url: 'rtu+tcp://10.0.0.1:1'}\n  b: {url: 'rtu+tcp://10.0.0.1:1/'}\n"
+        "  c: {url: 'listen://0.0.0.0:5020'}\n  d: {url: 'listen://0.0.0.0:5020', registration: x}\n"
+        "  box: {url: 'tcp://10.0.0.1'}\n" + BOX,
+        [
+            "6:12: lines.b.url: leads to the same place as line a: put its devices on that one",
+            "8:12: lines.d.url: line c listens on the same port: both need a registration to tell their modems apart",
+            "9:3: lines.box: a device is named 'box' too: `pause box` would mean both",
+        ],
+    ),
+    "devices on lines": (
+        HEAD + "lines: {meters: {url: 'serial:///dev/ttyUSB0'}}\ndevices:\n"
+        "  - {name: a, type: modbus, line: metres, tags: [{name: t, address: 40001, type: int16}]}\n"
+        "  - {name: b, type: modbus, line: meters, unit_id: 0, tags: [{name: t, address: 40001, type: int16}]}\n"
+        "  - {name: c, type: modbus, line: meters, url: 'tcp://p', tags: [{name: t, address: 40001, type: int16}]}\n"
+        "  - {name: d, type: modbus, tags: [{name: t, address: 40001, type: int16}]}\n"
+        "  - {name: e, type: host, line: meters}\n",
+        [
+            "6:35: devices[a].line: no line is named 'metres'; did you mean 'meters'?",
+            "7:52: devices[b].unit_id: on a serial line 0 calls everybody and nobody answers: units are 1 to 247",
+            "8:35: devices[c].line: the line leads there already: leave url or line out, got 'meters'",
+            "9:5: devices[d].url: 'url:' is missing (tcp://HOST:502, rtu+tcp://HOST:PORT (serial server),"
+            " serial:///dev/serial/by-id/NAME (9600 baud, 8N1); or use `line`)",
+            "10:27: devices[e].line: unknown key 'line'; known here: name, label, description, type, interval, timeout,"
+            " report, template, vars, tags_file, sets",
         ],
     ),
     "templates": (
@@ -307,11 +340,6 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "formats": (
         "site: p\ngateway: g1\nmqtt: {url: 'mqtts://b', format: sparkplug}\n" + BOX,
         ["3:34: mqtt.format: formats other than json are not supported yet, got 'sparkplug'"],
-    ),
-    "serial": (
-        HEAD + "devices:\n  - {name: m, type: modbus, url: 'serial:///dev/ttyUSB0',\n"
-        "     tags: [{name: t, address: 40001, type: int16}]}\n",
-        ["5:34: devices[m].url: serial lines (serial://) are not supported yet"],
     ),
     "secure opcua": (
         HEAD + "devices:\n  - name: cnc\n    type: opcua\n    url: opc.tcp://10.0.0.1\n    username: u\n" + NODE,

@@ -110,7 +110,7 @@ async def test_a_dead_connection_is_replaced_and_closed_before() -> None:
         first.alive = False
         assert await turn.connection(1.0) is not first
     await line.close()
-    assert (Socket.standing, line.connects) == (0, 2)
+    assert (Socket.standing, line.stats.connects) == (0, 2)
 
 
 async def test_a_failed_attempt_answers_all_who_wait() -> None:

@@ -69,11 +69,15 @@ class ModbusServer:
         """As in the configuration."""
         return f"tcp://127.0.0.1:{self.port}"
 
+    def command(self) -> list[str]:
+        """Module and arguments of the child."""
+        return ["tests.servers.modbus", *map(str, self.units)]
+
     def start(self) -> None:
         """Listen; the first time on a free port unless one was given, then on the same."""
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.servers.modbus", *map(str, self.units)],
+                [sys.executable, "-m", *self.command()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=ROOT,
@@ -170,7 +174,7 @@ class ModbusServer:
         self.kill()
 
 
-class _Child:
+class Child:
     """The side of the child process: pymodbus's server over a store of our own.
 
     pymodbus's simulated devices give wrong bits from separate tables of coils (3.16), so they are not used.
@@ -289,14 +293,14 @@ class _Child:
         self.peak = max(self.peak, self.open)
 
 
-async def _serve(units: Sequence[int]) -> None:
+async def serve(child: Child) -> None:
+    """Do what the parent says until it ends."""
     import logging
 
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader(limit=2**24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    child = _Child(units)
     while line := await commands.readline():  # the end of stdin is the end of the parent
         request = json.loads(line)
         try:
@@ -307,4 +311,4 @@ async def _serve(units: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve([int(unit) for unit in sys.argv[1:]]))
+    asyncio.run(serve(Child([int(unit) for unit in sys.argv[1:]])))

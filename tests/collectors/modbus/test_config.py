@@ -71,16 +71,21 @@ def test_what_the_contract_shows_is_accepted() -> None:
 )
 def test_addresses_of_devices(url: str, endpoint: tuple[str, int], where: str) -> None:
     config = device(url=url)
-    assert (config.endpoint, config.where) == (endpoint, where)
+    assert ((config.endpoint.host, config.endpoint.port), config.where) == (endpoint, where)
 
 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
         ("192.168.10.21:502", "did you mean tcp://192.168.10.21:502"),
-        ("serial:///dev/ttyUSB0", "not supported yet"),
-        ("rtu+tcp://10.0.0.1:4001", "not supported yet"),
-        ("listen://0.0.0.0:5020", "not supported yet"),
+        ("/dev/ttyUSB0", "did you mean serial:///dev/ttyUSB0"),
+        ("serial://ttyUSB0", "three slashes"),
+        ("serial:///dev/ttyUSB0?baudrate=9600", "keys beside it"),
+        ("serial://COM3", "port of Windows"),
+        ("rtu+tcp://10.0.0.1", "no usual port"),
+        ("listen://0.0.0.0", "no usual port"),
+        ("rtu://dev/ttyUSB0", "did you mean serial://"),
+        ("ascii+tcp://10.0.0.1:4001", "not supported yet"),
         ("mqtt://plc", "not mqtt://"),
         ("tcp://", "expected tcp://"),
         ("tcp://plc:99999", "port from 1 to 65535"),
@@ -182,7 +187,7 @@ def test_a_value_is_never_put_together_from_two_requests() -> None:
 
 
 def test_keys_of_later_versions_are_known() -> None:
-    assert {"line", "expect", "hours", "off"} <= {
+    assert {"expect", "hours", "off"} <= {
         key for model in ModbusConfig.__mro__ if hasattr(model, "unsupported") for key in model.unsupported()
     }
 

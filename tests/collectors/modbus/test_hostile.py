@@ -12,7 +12,8 @@ import pytest
 
 from collectors.api import Batch, Collector, Context, Unavailable
 from collectors.modbus import TYPE
-from collectors.modbus.link import DeviceException, Link, LinkLost, NoAnswer, Request, connect, read_request
+from collectors.modbus.dial import connect
+from collectors.modbus.link import DeviceException, Link, LinkLost, NoAnswer, Request, read_request
 from collectors.modbus.plan import Block
 from collectors.modbus.resolve import MAX_THREADS, Resolver
 from tests.faulty import modbus as faulty
@@ -176,7 +177,7 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 async def link_to(peer: Peer) -> Link:
-    return await connect("127.0.0.1", peer.port, "here", 1.0)
+    return await connect("127.0.0.1", peer.port, "here", 1.0, Link)
 
 
 async def test_a_late_reply_is_dropped_and_the_connection_stays(peer: Peer) -> None:
@@ -315,7 +316,7 @@ async def test_the_socket_notices_dead_ends(peer: Peer) -> None:
 
 async def test_an_unknown_name_is_told_as_one() -> None:
     with pytest.raises(Unavailable) as caught:
-        await connect("no-such-host.invalid", 502, "no-such-host.invalid:502", 5.0)
+        await connect("no-such-host.invalid", 502, "no-such-host.invalid:502", 5.0, Link)
     assert (caught.value.cause, caught.value.facts) == ("name_unknown", {"host": "no-such-host.invalid"})
 
 
@@ -323,7 +324,7 @@ async def test_a_host_that_is_not_there_times_out() -> None:
     # 192.0.2.0/24 is reserved for documentation: depending on the network nothing answers, or there is no way.
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:
-        await connect("192.0.2.1", 502, "192.0.2.1:502", 0.1)
+        await connect("192.0.2.1", 502, "192.0.2.1:502", 0.1, Link)
     assert caught.value.cause in {"connect_timeout", "no_route", "refused"}
     assert time.monotonic() - began < 1
 
