@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from functools import partial
 
@@ -32,6 +33,8 @@ log = structlog.get_logger("shopfloor.agent")
 TICK_S = 1.0
 FILES_EVERY_S = 5.0
 CLOCK_EVERY_S = 10.0
+SETTLED_S = 3.0
+"""After so long what a start makes is made."""
 STUCK_S = 20.0
 """The watchdog is not fed when runners, store or publisher did not come round for so long."""
 
@@ -67,6 +70,7 @@ class Upkeep:
             group.create_task(self._files_loop())
             group.create_task(self._clock_loop())
             group.create_task(self._tick_loop())
+            group.create_task(self._settle())
 
     async def look_at_clock(self, within: float) -> None:
         """Ask whether the clock can be believed, and wait so many seconds for the answer."""
@@ -99,6 +103,16 @@ class Upkeep:
         states = list(self._overview.device_states().values())
         fine = sum(state == "ok" for state in states)
         self._notifier.status(f"{fine} of {len(states)} devices ok, broker {self._publisher.state}")
+
+    async def _settle(self) -> None:
+        """Switch the garbage collector on, which `run` starts without: what a start makes stays, and is not gone
+        through again and again; only what comes later is.
+        """
+        await asyncio.sleep(SETTLED_S)
+        if not gc.isenabled():
+            gc.collect()
+            gc.freeze()
+            gc.enable()
 
     async def _files_loop(self) -> None:
         while True:

@@ -112,6 +112,8 @@ class Rig:
         if not self.agent.does(work):
             raise NotMeasured(f"{options.agent} does not do this")
         self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
+        # Where /run is in memory, as systemd gives it to a service.
+        self._run_dir = Path(tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         self.broker = free_port()
         self.started_at = 0.0
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -134,6 +136,7 @@ class Rig:
                     with contextlib.suppress(OSError):
                         pipe.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def start_broker(self) -> None:
         """Start mosquitto, as it is by default but for queues without a limit and no delay for small packets."""
@@ -171,7 +174,7 @@ class Rig:
         """Start what is measured."""
         command = self.agent.command(self._setting())
         log = (self.directory / "agent.log").open("wb")
-        environment = {**os.environ, "STATE_DIRECTORY": str(self.directory), "RUNTIME_DIRECTORY": str(self.directory)}
+        environment = {**os.environ, "STATE_DIRECTORY": str(self.directory), "RUNTIME_DIRECTORY": str(self._run_dir)}
         with log:
             self.started_at = time.monotonic()
             process = subprocess.Popen(
