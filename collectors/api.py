@@ -9,7 +9,7 @@ exception; two exceptions say that the device as a whole cannot be read:
     │   └── ActionNeeded     and not before a person acts, who is told at once
     └── Misconfigured    not until the configuration changes
 
-May import: the standard library, `collectors.certificates`, `collectors.line_lock`.
+May import: the standard library, `collectors.certificates`, `collectors.explanation`, `collectors.line_lock`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from collectors.certificates import Certificates
+from collectors.explanation import Estimate as Estimate
+from collectors.explanation import Explanation as Explanation
+from collectors.explanation import TagExplanation as TagExplanation
 from collectors.line_lock import LineLocks
 
 Value: TypeAlias = bool | int | float | str | None
@@ -291,52 +294,6 @@ class Context:
             task = asyncio.get_running_loop().create_task(lease.release())
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a configured device will cost; for `check`.
-
-    Attributes:
-        requests_per_s: requests to the device.
-        wire_s_per_s: share of its line's time (1.0 = always busy), at the given answer time of the device.
-        line: what it shares with others (resolved url or line name); None = nothing.
-        messages_per_s: messages that reach the broker, as far as the configuration tells (reports: the heartbeats).
-        values_per_message: how many values such a message carries on average.
-    """
-
-    requests_per_s: float
-    wire_s_per_s: float
-    line: str | None
-    messages_per_s: float
-    values_per_message: float
-
-
-@dataclass(frozen=True, slots=True)
-class TagExplanation:
-    """One tag as the collector understood it; a row of `check --explain`.
-
-    `area`, `offset` and `bit` are None where the protocol has no such thing.
-    """
-
-    tag: str
-    source: str
-    group: str
-    type: str
-    area: str | None = None
-    offset: int | None = None
-    bit: int | None = None
-    order: str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What will be read: each tag, each request (`"holding 100..124 (25 registers) every 1s"`), and what to know."""
-
-    tags: Sequence[TagExplanation]
-    requests: Sequence[str]
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
