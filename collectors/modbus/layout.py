@@ -8,6 +8,7 @@ from __future__ import annotations
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig
 from collectors.modbus.plan import ANYTHING, Block, Limits, Rules, Span, plan
+from collectors.modbus.wire import TCP, Wire, serial_wire
 
 
 def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = None) -> list[Span]:
@@ -21,7 +22,15 @@ def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = Non
 
 def limits_of(config: ModbusConfig) -> Limits:
     """What the configuration allows one request to read."""
-    return Limits(config.max_registers, config.max_coils, config.max_gap)
+    return Limits(config.max_registers, config.max_coils, config.max_gap, wire_of(config))
+
+
+def wire_of(config: ModbusConfig) -> Wire:
+    """What requests cost on the device's line, at the answer time that is usual there."""
+    line = config.settings
+    if line.is_rtu:
+        return serial_wire(line.baudrate, bits=round(line.character_s * line.baudrate), pause=line.pause)
+    return Wire(TCP.request_s + line.pause, TCP.byte_s)
 
 
 def blocks_of(config: ModbusConfig, due: frozenset[str], rules: Rules = ANYTHING) -> list[Block]:
