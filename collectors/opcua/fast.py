@@ -124,12 +124,14 @@ def _samples(data: bytes, pos: int, left: int) -> tuple[list[Sample], int]:
             left -= 1
             continue
         row, rest, pick = layout
-        size = row.size
-        alike = _alike(data, pos, size, min(left, _WINDOW)) if left > 1 else 1
-        if alike == 1:
+        next_one = pos + row.size
+        alike = 1
+        if left == 1 or data[next_one + 4] != mask or data[next_one + 5] != kind:
             samples.append(pick(row.unpack_from(data, pos) + rest))
-            pos += size
+            pos = next_one
         else:
+            size = row.size
+            alike = _alike(data, pos, size, min(left, _WINDOW))
             start, pos = pos, pos + alike * size
             if pos > len(data):
                 raise _Odd
@@ -141,8 +143,6 @@ def _samples(data: bytes, pos: int, left: int) -> tuple[list[Sample], int]:
 def _alike(data: bytes, pos: int, size: int, most: int) -> int:
     """How many items from here on have the layout of the first: each of them tells where the next one begins."""
     first, stop = pos + 4, pos + most * size
-    if data[first : first + size + 1 : size] != data[first : first + 1] * 2:
-        return 1
     masks = data[first:stop:size]
     alike = len(masks) - len(masks.lstrip(masks[:1]))
     if masks[0] & _VALUE:

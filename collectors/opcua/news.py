@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 from collectors.api import Batch, JsonType, Value
@@ -22,9 +23,14 @@ from collectors.opcua.values import (
     BAD_DECODE,
     BAD_ELEMENT,
     BAD_RANGE,
+    DIRECT,
+    FLOATS,
+    NO_TICKS,
+    TICKS_1970,
     decode,
     element_of,
     is_wide,
+    ms_to_ticks,
     overflowed,
     quality_of,
     ticks_to_ms,
@@ -98,39 +104,39 @@ class News:
         Returns:
             The tags whose node no longer exists.
         """
-        batches: list[Batch] = []
-        times: list[dict[str, int]] = []
-        seen: dict[str, int] = {}
+        pages = _Pages(self._device, group, at)
+        first, stamps = pages.all[0]
+        values, tags = first.values, self.tags
         gone: list[Tag] = []
         stamped = self.time != "gateway" and not self._server_is_off
+        time, latest = (4 if self.time == "source" else 5), ms_to_ticks(now_ms + self._max_skew_ms)
         for sample in samples:
-            lead = self.tags.get(sample[0])
+            lead = tags.get(sample[0])
             if lead is None:
                 # Of an item that was replaced meanwhile.
                 continue
             lead.heard = at
             if not every and lead.repeats(sample):
                 continue
+            name, raw, ticks = lead.info.name, sample[2], sample[time]
+            if sample[1] in lead.direct and not sample[3] and name not in values and isfinite(raw):
+                # As nearly all values are: what is done to the others would change nothing.
+                values[name] = raw
+                lead.quality = None
+                if stamped:
+                    if ticks is None or not NO_TICKS <= ticks <= latest:
+                        stamps[name] = self._time_of(ticks, now_ms)
+                    else:
+                        stamps[name] = (ticks - TICKS_1970) // 10_000
+                continue
             for tag in (lead, *lead.readers) if lead.readers else (lead,):
-                name = tag.info.name
-                turn = seen.get(name, 0)
-                seen[name] = turn + 1
-                if turn == len(batches):
-                    batches.append(Batch(self._device, group, at, {}))
-                    times.append({})
-                batch = batches[turn]
-                quality = self._read(tag, sample, batch.values)
-                tag.quality = quality
-                if quality is not None:
-                    batch.quality[name] = quality
-                    if quality in GONE and tag is lead:
-                        gone.append(tag)
-                if stamped and not (every and batch.values[name] is None):
-                    times[turn][name] = self._time_of(sample, now_ms)
-        for batch, stamps in zip(batches, times, strict=True):
-            if stamps:
-                _stamp(batch, stamps, now_ms)
-            self._put(batch)
+                batch, there = pages.next(tag.info.name)
+                self._read_into(tag, sample, batch)
+                if stamped and not (every and batch.values[tag.info.name] is None):
+                    there[tag.info.name] = self._time_of(ticks, now_ms)
+            if lead.quality in GONE:
+                gone.append(lead)
+        self._put_all(pages, now_ms)
         return gone
 
     def tell(self, tags: Iterable[Tag], at: float) -> None:
@@ -158,6 +164,11 @@ class News:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def _read_into(self, tag: Tag, sample: Sample, batch: Batch) -> None:
+        tag.quality = self._read(tag, sample, batch.values)
+        if tag.quality is not None:
+            batch.quality[tag.info.name] = tag.quality
 
     def _read(self, tag: Tag, sample: Sample, values: dict[str, Value]) -> str | None:
         """Put the value into `values` and return its quality."""
@@ -203,18 +214,27 @@ class News:
         if self._kept.kinds.setdefault(tag.key, kind) != kind:
             return False
         tag.kind = kind
+        if tag.element is None and not tag.enum_text and not tag.readers:
+            tag.direct = FLOATS if kind == "number" and not tag.shortest else DIRECT[kind]
         self.learned += 1
         return True
 
-    def _time_of(self, sample: Sample, now_ms: int) -> int:
+    def _time_of(self, ticks: int | None, now_ms: int) -> int:
         """Milliseconds UTC; the gateway's where there is none or it is ahead."""
-        time = ticks_to_ms(sample[4] if self.time == "source" else sample[5])
+        time = ticks_to_ms(ticks)
         if time is None:
             return now_ms
         if time > now_ms + self._max_skew_ms:
             self.skew_s = (time - now_ms) / 1000
             return now_ms
         return time
+
+    def _put_all(self, pages: _Pages, now_ms: int) -> None:
+        for batch, times in pages.all:
+            if times:
+                _stamp(batch, times, now_ms)
+            if batch.values:
+                self._put(batch)
 
     def _put(self, batch: Batch) -> None:
         self._queue.append(batch)
@@ -232,6 +252,24 @@ class News:
         self.samples_lost += self._queued - kept
         self._queue = deque(merged.values())
         self._queued = kept
+
+
+class _Pages:
+    """The batches of one notification, with the times of their values: the n-th carries each tag's n-th value."""
+
+    def __init__(self, device: str, group: str, at: float) -> None:
+        self.all: list[tuple[Batch, dict[str, int]]] = [(Batch(device, group, at, {}), {})]
+        self._turns: dict[str, int] = {}
+
+    def next(self, name: str) -> tuple[Batch, dict[str, int]]:
+        """Where the next value of this tag goes."""
+        first = self.all[0]
+        if name not in first[0].values:
+            return first
+        turn = self._turns[name] = self._turns.get(name, 0) + 1
+        if turn == len(self.all):
+            self.all.append((Batch(first[0].device, first[0].group, first[0].at, {}), {}))
+        return self.all[turn]
 
 
 def _text_of(tag: Tag, value: Value) -> tuple[Value, JsonType | None, str | None, str | None]:

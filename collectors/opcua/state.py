@@ -62,6 +62,7 @@ class Sampling:
 
 
 AS_SUBSCRIPTION = Sampling()
+NOTHING: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +74,7 @@ class Tag:
         address: where it is.
         shortest: see `values.decode`.
         kind: JSON type of its raw values; None before the first.
+        direct: built-in types whose finite values are published as they come; none before the first.
         sampling: how it is watched.
         element: which element of an array it is.
         enum_text: its number is published as text: one of `texts`, None = not (yet) known.
@@ -94,6 +96,7 @@ class Tag:
     address: NodeAddress | BrowsePath
     shortest: bool
     kind: JsonType | None = None
+    direct: frozenset[int] = NOTHING
     sampling: Sampling = AS_SUBSCRIPTION
     element: tuple[int, ...] | None = None
     enum_text: bool = False
@@ -118,7 +121,7 @@ class Tag:
 
     def repeats(self, sample: Sample) -> bool:
         """Whether the server sent the last value again: same source time, status and value. Remembers it if not."""
-        last, self.last = self.last, sample
-        source = sample[4]
+        source, last = sample[4], self.last
+        self.last = sample
         # Type, value and status only where the time is the same, which is rare.
         return last is not None and source is not None and last[4] == source and last[1:4] == sample[1:4]

@@ -11,6 +11,7 @@ Source: OPC UA Part 4, 7.39 (StatusCode); Part 6, 5.1.2 (built-in types).
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
@@ -29,13 +30,23 @@ LONGEST_TEXT = 4096
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_TICKS_1970: Final = 116_444_736_000_000_000
-_NO_TICKS: Final = 864_000_000_000
+TICKS_1970: Final = 116_444_736_000_000_000
+"""1970 in ticks of 100 ns since 1601."""
+NO_TICKS: Final = 864_000_000_000
+"""Fewer are no time: `_NO_TIME`."""
 _NO_TIME: Final = datetime(1601, 1, 2, tzinfo=UTC)
 """Zero (1601-01-01) is how OPC UA writes "no time"."""
 
 _BOOLEAN, _FLOAT, _DOUBLE, _DATE_TIME, _STATUS = 1, 10, 11, 13, 19
 _WIDE = frozenset({8, 9})
+DIRECT: Final[Mapping[JsonType, frozenset[int]]] = {
+    "number": frozenset({2, 3, 4, 5, 6, 7, _DOUBLE}),
+    "boolean": frozenset({_BOOLEAN}),
+    "string": frozenset(),
+}
+"""Built-in types whose finite values `decode` gives back as they are, by the JSON type they have."""
+FLOATS: Final = DIRECT["number"] | {_FLOAT}
+"""The same for numbers that are not wanted in their shortest form."""
 _TEXTS = frozenset({12, 14, 16, 17, 18, 20, 21})
 _TYPE_NAMES = {
     12: "a text that is not UTF-8",
@@ -45,6 +56,8 @@ _TYPE_NAMES = {
     24: "Variant",
     25: "DiagnosticInfo",
 }
+
+_pack_float = struct.Struct("<f").pack
 
 _SEVERITY_AND_CODE: Final = 0xFFFF_0000
 _OVERFLOW_MASK: Final = 0x0C80
@@ -74,9 +87,14 @@ def to_ms(time: datetime | None) -> int | None:
 
 def ticks_to_ms(ticks: int | None) -> int | None:
     """Milliseconds UTC of ticks of 100 ns since 1601; None if there is no time."""
-    if ticks is None or ticks < _NO_TICKS:
+    if ticks is None or ticks < NO_TICKS:
         return None
-    return (min(ticks, LAST_TICKS) - _TICKS_1970) // 10_000
+    return (min(ticks, LAST_TICKS) - TICKS_1970) // 10_000
+
+
+def ms_to_ticks(ms: int) -> int:
+    """The last tick of a millisecond."""
+    return ms * 10_000 + TICKS_1970 + 9_999
 
 
 def decode(type_id: int, value: Any, shortest: bool) -> tuple[Value, JsonType | None, str | None]:
@@ -129,11 +147,11 @@ def is_wide(type_id: int) -> bool:
 
 def shortest_float(value: float) -> float:
     """The shortest decimal that is the same 32-bit float."""
-    packed = struct.pack("<f", value)
+    packed = _pack_float(value)
     for digits in (6, 7, 8):
         short = float(f"{value:.{digits}g}")
         try:
-            if struct.pack("<f", short) == packed:
+            if _pack_float(short) == packed:
                 return short
         except OverflowError:
             # Rounded up beyond the largest float32.

@@ -51,7 +51,7 @@ def library(ua: Any, data: bytes) -> Message:
 def packed(response: Any) -> bytes:
     from asyncua.ua.ua_binary import struct_to_binary
 
-    return struct_to_binary(response)
+    return bytes(struct_to_binary(response))
 
 
 def response(ua: Any, *notifications: Any) -> Any:
