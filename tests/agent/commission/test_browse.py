@@ -39,9 +39,9 @@ def test_depth_find_and_limit(server: OddServer, capsys: pytest.CaptureFixture[s
     found = json.loads(line)
     assert (found["names"], found["value"], found["unit"]) == (["Line", "Press2", "Speed"], 100.0, "mm/s")
     assert main(["browse", server.url, "--max", "2"]) == 0
-    shown = capsys.readouterr()
-    assert len(shown.out.splitlines()) == 2
-    assert "--max" in shown.err
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert "--max" in printed.err
 
 
 def test_a_list_of_tags_that_the_configuration_takes_as_it_is(
