@@ -483,6 +483,35 @@ EVENTS: Final[dict[str, Pair]] = {
         "the broker refuses a message[ ({device}, number {seq}, {reason})]; it waits aside and is tried again: check the "
         "access list for this topic.",
     ),
+    "topic_barred": (
+        "MQTT服务器一收到主题 {topic} 就断开连接，本次运行不再发它：请IT检查服务器对这个主题的权限和大小限制。",
+        "the broker ends the connection whenever {topic} is published, so it is not published any more in this run: "
+        "check the broker's rights and size limit for this topic.",
+    ),
+    "retained_too_large": (
+        "{topic} 的说明有 {bytes:size}，超过MQTT服务器的上限 {limit:size}，没有发出：请IT调大服务器上限，或把设备拆小。",
+        "the document for {topic} has {bytes:size}, the broker takes {limit:size}; it was not sent: raise the broker's "
+        "limit, or split the device.",
+    ),
+    "counters_too_large": (
+        "采集程序自身的计数有 {bytes:size}，超过MQTT服务器的上限 {limit:size}，没有发出：请IT调大服务器上限。",
+        "the agent's own counters have {bytes:size}, the broker takes {limit:size}; they were not sent: raise the "
+        "broker's limit.",
+    ),
+    "retained_not_cleared": (
+        "MQTT服务器不让删除旧主题 {topic}：请IT检查权限；下次连接再试。",
+        "the broker refuses to clear the old topic {topic}: check the rights; it is tried again in the next session.",
+    ),
+    "retained_not_saved": (
+        "记不住已发布的主题[：{text}]：采集不受影响；请IT检查数据目录。改名后旧主题可能留在服务器上。",
+        "what was published cannot be remembered[: {text}]: reading goes on; check the data directory. After a "
+        "renaming an old topic may stay at the broker.",
+    ),
+    "retained_forgotten": (
+        "已发布主题的记录读不出来[：{text}]，重新开始记：采集不受影响，旧主题可能留在服务器上。",
+        "the list of published topics could not be read[: {text}] and begins anew: reading goes on, an old topic may "
+        "stay at the broker.",
+    ),
     "message_dropped": (
         "服务器多次不收一条消息，已放弃并计数[（{device} 第 {seq} 条，{reason}）]：请IT检查服务器上该主题的权限。",
         "a message was given up, and counted[ ({device}, number {seq}, {reason})]: check the broker's access list for "
