@@ -23,8 +23,6 @@ from collectors.opcua.values import (
     BAD_DECODE,
     BAD_ELEMENT,
     BAD_RANGE,
-    DIRECT,
-    FLOATS,
     NO_TICKS,
     TICKS_1970,
     decode,
@@ -213,9 +211,7 @@ class News:
         """Return whether the tag may have this type."""
         if self._kept.kinds.setdefault(tag.key, kind) != kind:
             return False
-        tag.kind = kind
-        if tag.element is None and not tag.enum_text and not tag.readers:
-            tag.direct = FLOATS if kind == "number" and not tag.shortest else DIRECT[kind]
+        tag.learn(kind)
         self.learned += 1
         return True
 

@@ -1,6 +1,6 @@
 """What is known of a device's tags: while its server is connected, and from one connection to the next. No behaviour.
 
-May import: `collectors.api`, `collectors.opcua.{node_ids,paths,sample}`.
+May import: `collectors.api`, `collectors.opcua.{node_ids,paths,sample,values}`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collectors.api import JsonType, TagInfo
 from collectors.opcua.node_ids import NodeAddress
 from collectors.opcua.paths import BrowsePath
 from collectors.opcua.sample import Sample
+from collectors.opcua.values import DIRECT, FLOATS
 
 TagKey: TypeAlias = tuple[str, str]
 """Name and node as configured: the same name for another node may have another type."""
@@ -113,6 +114,16 @@ class Tag:
     heard: float = 0.0
     monitored: float = 0.0
     last: Sample | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            self.learn(self.kind)
+
+    def learn(self, kind: JsonType) -> None:
+        """Take note of its JSON type."""
+        self.kind = kind
+        if self.element is None and not self.enum_text and not self.readers:
+            self.direct = FLOATS if kind == "number" and not self.shortest else DIRECT[kind]
 
     @property
     def key(self) -> TagKey:

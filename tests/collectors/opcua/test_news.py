@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from collectors.api import Batch, TagInfo, Value
 from collectors.opcua import news as news_module
 from collectors.opcua.news import News, merge
 from collectors.opcua.node_ids import parse
-from collectors.opcua.state import Kept, Tag
+from collectors.opcua.state import NOTHING, Kept, Tag
 
 NOW = 1_700_000_000_000
 
@@ -171,6 +172,50 @@ def test_merge_keeps_the_latest_value_its_quality_and_its_age() -> None:
     newer = Batch("d", "1s", 2.0, {"c": 3, "b": 4}, {}, {"c": 7}, ts=1900)
     assert merge(older, newer) == Batch("d", "1s", 2.0, {"a": 1, "b": 4, "c": 3}, {}, {"a": 905, "c": 7}, ts=1900)
     assert merge(newer, older).values == {"c": 3, "b": None, "a": 1}
+
+
+SAMPLES = st.lists(
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from([(11, 1.5), (11, math.nan), (10, 0.1), (6, -3), (9, 2**63), (1, True), (12, "x"), (0, None)]),
+        st.sampled_from([0, 0, 0, 0x480, 0x40000000, 0x80340000]),
+        st.sampled_from([None, 0, 1_000, NOW, NOW + 1, NOW + 60_010, NOW + 60_011, NOW + 10**9]),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(SAMPLES, max_size=8), st.sampled_from(["source", "gateway"]), st.booleans())
+def test_the_short_way_of_good_values_leads_where_the_long_one_does(
+    messages: list[list[tuple[int, tuple[int, Any], int, int | None]]], time: str, shortest: bool
+) -> None:
+    seen = []
+    for long_way in (False, True):
+        some = news(time=time)
+        for tag in some.tags.values():
+            tag.shortest = shortest
+        took: list[Any] = []
+        for message in messages:
+            for tag in some.tags.values():
+                if long_way:
+                    tag.direct = NOTHING
+            items = [item(handle, raw, ms, type_id, status) for handle, (type_id, raw), status, ms in message]
+            took.append([tag.info.name for tag in some.add("1s", items, 1.0, NOW + 10)])
+            took.extend(some.take())
+            took.append([tag.quality for tag in some.tags.values()])
+        seen.append((took, some.samples_lost, some.skew_s, some.undecodable))
+    assert seen[0] == seen[1]
+
+
+def test_a_tag_whose_type_is_known_from_before_goes_the_short_way_at_once() -> None:
+    info = TagInfo(name="a", group="1s", source="ns=2;s=a")
+    address = parse(info.source)
+    assert 11 in Tag(info, address, shortest=True, kind="number").direct
+    assert 10 not in Tag(info, address, shortest=True, kind="number").direct
+    assert 10 in Tag(info, address, shortest=False, kind="number").direct
+    assert not Tag(info, address, shortest=True, kind="number", element=(1,)).direct
+    assert not Tag(info, address, shortest=True, kind="string", enum_text=True).direct
 
 
 @settings(max_examples=60, deadline=None)
