@@ -20,7 +20,7 @@ from tests.servers.opcua import OpcuaServer
 from tests.servers.opcua_secure import SecureServer, pair
 
 N = OpcuaServer.node
-FLOOR = {"removed", "other"}
+OTHERS = {"removed", "other"}
 """Left to other tests."""
 
 
@@ -47,7 +47,7 @@ def known(responses: list[bytes]) -> int:
 
 @pytest.mark.parametrize("time", ["source", "server", "gateway"])
 async def test_every_scalar_type_of_a_real_server(server: OpcuaServer, recorded: list[bytes], time: str) -> None:
-    names = [name for name in server.nodes if name not in ("array", *FLOOR)]
+    names = [name for name in server.nodes if name not in ("array", *OTHERS)]
     async with Reading(server.url, {name: N(name) for name in names}, time=time) as reading:
         await reading.all()
         server.set_many("speed", [1.0, 2.0, 3.0])
@@ -60,7 +60,7 @@ async def test_every_scalar_type_of_a_real_server(server: OpcuaServer, recorded:
 async def test_it_makes_no_difference_which_way_is_taken(server: OpcuaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An array among them sends the whole response the long way; everything, times too, is the same."""
     for left_out in ((), ("array",)):
-        nodes = {name: N(name) for name in server.nodes if name not in (*left_out, *FLOOR)}
+        nodes = {name: N(name) for name in server.nodes if name not in (*left_out, *OTHERS)}
         seen: list[list[tuple[dict[str, Value], dict[str, str], dict[str, int], int | None]]] = []
         for way in (False, True):
             monkeypatch.setattr(delivery, "FAST", way)
