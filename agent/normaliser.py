@@ -29,6 +29,18 @@ Step: TypeAlias = Callable[[Value], tuple[Value, str | None]]
 """Raw value -> published value and, if it became unusable, why."""
 
 
+class _TagStep:
+    """A tag's step, with the raw value that it last had and what came of it."""
+
+    __slots__ = ("name", "published", "raw", "step")
+
+    def __init__(self, name: str, step: Step) -> None:
+        self.name = name
+        self.step = step
+        self.raw: Value = None
+        self.published: tuple[Value, str | None] = (None, None)
+
+
 class _Group:
     """State of one group: what was last seen and last sent."""
 
@@ -45,7 +57,7 @@ class _Group:
     )
 
     def __init__(self) -> None:
-        self.steps: list[tuple[str, Step]] = []
+        self.steps: list[_TagStep] = []
         self.deadbands: dict[str, float] = {}
         self.current: dict[str, Value] = {}
         self.quality: dict[str, str] = {}
@@ -82,7 +94,7 @@ class Normaliser:
             group = self._groups.setdefault(tag.group, _Group())
             step = compile_step(tag)
             if step is not None:
-                group.steps.append((tag.name, step))
+                group.steps.append(_TagStep(tag.name, step))
             if tag.rules.deadband:
                 group.deadbands[tag.name] = tag.rules.deadband
 
@@ -151,11 +163,16 @@ class Normaliser:
 
     def _apply_rules(self, group: _Group, batch: Batch) -> None:
         values = batch.values
-        for name, step in group.steps:
+        for tag in group.steps:
+            name = tag.name
             raw = values.get(name)
             if raw is None:
                 continue
-            values[name], reason = step(raw)
+            # Most values of a machine stay as they are. Zeros are no proof: 0.0, -0.0 and False are equal.
+            if raw != tag.raw or raw == 0 or raw.__class__ is not tag.raw.__class__:
+                tag.raw = raw
+                tag.published = tag.step(raw)
+            values[name], reason = tag.published
             if reason is not None:
                 batch.quality[name] = reason
 
@@ -194,6 +211,8 @@ class Normaliser:
         """Keep what differs from what was last sent; errors and recoveries apart, with gateway time."""
         if group.sent_whole_at is None:
             group.sent_whole_at = batch.at
+        if not batch.quality and not group.sent_quality and batch.values.keys() <= group.sent.keys():
+            return self._good_changes(group, batch)
         sent, sent_quality, deadbands = group.sent, group.sent_quality, group.deadbands
         was_all_bad = ALL_TAGS in sent_quality
         if was_all_bad:
@@ -223,6 +242,21 @@ class Normaliser:
             plain |= turned
             turned = {}
         return [part for part in (self._part(batch, plain, quality), self._turned(batch, turned, quality)) if part]
+
+    def _good_changes(self, group: _Group, batch: Batch) -> Sequence[Batch]:
+        """`_changes` of what is good and was good before, which is the rule."""
+        sent, values = group.sent, batch.values
+        changed = {name: value for name, value in values.items() if value != sent[name]}
+        doubtful = [name for name in group.deadbands if name in changed]
+        doubtful += [name for name, value in changed.items() if value != value]  # NaN: see `differs`
+        for name in doubtful:
+            if name in changed and not differs(sent[name], values[name], group.deadbands.get(name)):
+                del changed[name]
+        sent.update(changed)
+        if len(changed) == len(values):
+            return (batch,)
+        part = self._part(batch, changed, {})
+        return () if part is None else (part,)
 
     def _turned(self, batch: Batch, values: dict[str, Value], quality: dict[str, str]) -> Batch | None:
         part = self._part(batch, values, quality)

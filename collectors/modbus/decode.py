@@ -152,19 +152,20 @@ class _Shortener:
         self, values: list[Value], raw: Sequence[Any], old_raw: Sequence[Any], old_values: Sequence[Value]
     ) -> list[int]:
         """Put the shortest forms into `values`; return where there is none, because the float is not finite."""
-        changed: list[int] = []
-        unusable: list[int] = []
-        for index in self.indices:
-            item = raw[index]
-            if item == old_raw[index]:
+        changed = [index for index in self.indices if raw[index] != old_raw[index]]
+        if len(changed) < len(self.indices):
+            for index in self.indices:
                 values[index] = old_values[index]
-            elif isfinite(item):
-                changed.append(index)
-            else:
+        floats = [raw[index] for index in changed]
+        unusable: list[int] = []
+        if not all(map(isfinite, floats)):
+            unusable = [index for index in changed if not isfinite(raw[index])]
+            for index in unusable:
                 values[index] = None
-                unusable.append(index)
-        if changed:
-            for index, value in zip(changed, shortest_floats([raw[index] for index in changed]), strict=True):
+            changed = [index for index in changed if isfinite(raw[index])]
+            floats = [raw[index] for index in changed]
+        if floats:
+            for index, value in zip(changed, shortest_floats(floats), strict=True):
                 values[index] = value
         return unusable
 
