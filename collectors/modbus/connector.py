@@ -9,6 +9,7 @@ heard. May import: the standard library, `collectors.api`, `collectors.line`, `c
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from collectors.api import Context, Lease, Unavailable
 from collectors.line import Line, LineStats
@@ -24,6 +25,8 @@ LISTEN_S = 1.0
 """How long a serial port that was just opened is listened to."""
 OTHER_MASTER_S = 60.0
 """How long a line on which another master speaks is left alone."""
+TRUST_S = 600.0
+"""For how long a line that only seemed to have another master is not suspected again."""
 TCP_GAP_S = 0.004
 """Networks do not keep the silences of a serial line: less than this tells nothing behind a serial server."""
 
@@ -60,7 +63,8 @@ class Connector:
         self._context = context
         self._where = settings.endpoint.where
         self._owed: Owed = {}
-        self._other_master_until = float("-inf")
+        self._other_master_until = self._trusted_until = float("-inf")
+        self._link: RtuLink | None = None
         self._listener: Lease[Listener] | None = None
         self._awaited: Awaited | None = None
 
@@ -116,11 +120,13 @@ class Connector:
         if left > 0:
             raise self._other_master()
         gap = silence_s(self._settings.character_s)
-        link = RtuLink(self._where, gap, owed=self._owed, bus=True, ended=lock.release)
+        wary = time.monotonic() >= self._trusted_until
+        link = RtuLink(self._where, gap, owed=self._owed, serial=True, wary=wary, ended=self._noticing(lock))
+        self._link = link
         port = open_port(self._settings)
         SerialTransport(port, link)
         try:
-            foreign = await link.heard(LISTEN_S)
+            foreign = await link.hears_another(LISTEN_S)
         except BaseException:
             await link.close()
             raise
@@ -129,6 +135,15 @@ class Connector:
             self._other_master_until = time.monotonic() + OTHER_MASTER_S
             raise self._other_master()
         return link
+
+    def _noticing(self, lock: LineLock) -> Callable[[], None]:
+        def ended() -> None:
+            lock.release()
+            if self._link is not None and self._link.lost_cause == "other_master":
+                # Is it true, the next attempt hears it; if not, something on this line just talks a lot.
+                self._trusted_until = time.monotonic() + TRUST_S
+
+        return ended
 
     def _other_master(self) -> Unavailable:
         text = (

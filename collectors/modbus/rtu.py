@@ -63,6 +63,12 @@ def silence_s(character_s: float) -> float:
     return max(3.5 * character_s, FAST_GAP_S)
 
 
+def _holds_frame(data: bytes) -> bool:
+    """Whether this is a frame, or holds a request: those are eight bytes long."""
+    windows = (data[at : at + 8] for at in range(min(len(data) - 7, LONGEST_FRAME)))
+    return any(checksum(one[:-2]) == one[-2:] for one in (data, *windows))
+
+
 def _unlike(request: Request, owed: set[Shape]) -> Request:
     """A short read of the same place whose reply cannot be taken for any that is owed."""
     function, offset, count = struct.unpack(">BHH", request.pdu)
@@ -103,7 +109,8 @@ class RtuLink(asyncio.Protocol):
         gap: seconds of silence that end a frame.
         owed: what units still owe from an earlier connection to the same place; kept up to date.
         junk: bytes that are no frames: heartbeats and registrations of a modem.
-        bus: whether what others say on the wire is heard here (a serial port), so that another master shows.
+        serial: whether this is a serial port.
+        wary: whether to give the connection up when others speak on the wire that should be ours alone.
         ended: called once when the connection has ended.
     """
 
@@ -114,7 +121,8 @@ class RtuLink(asyncio.Protocol):
         *,
         owed: Owed | None = None,
         junk: Sequence[bytes] = (),
-        bus: bool = False,
+        serial: bool = False,
+        wary: bool = False,
         ended: Callable[[], None] | None = None,
     ) -> None:
         self.where = where
@@ -125,7 +133,8 @@ class RtuLink(asyncio.Protocol):
         self._gap = gap
         self._owed: Owed = owed if owed is not None else {}
         self._junk = tuple(item for item in junk if item)
-        self._bus = bus
+        self._serial = serial
+        self._wary = wary
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -135,12 +144,18 @@ class RtuLink(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = self._quiet_until = float("-inf")
         self._silent: dict[int, int] = {}
-        self._bursts: list[float] = []
+        self._asked = False
+        self._others: list[float] = []
 
     @property
     def alive(self) -> bool:
         """Whether requests may be sent."""
         return self._lost is None and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def lost_cause(self) -> str | None:
+        """Why the connection was given up; None while it stands."""
+        return self._lost.cause if self._lost is not None else None
 
     async def read(self, unit: int, requests: Sequence[Request], timeout: float, took: Took) -> None:
         """Send requests to a unit, one after the other.
@@ -166,13 +181,13 @@ class RtuLink(asyncio.Protocol):
             if not took(answer):
                 return
 
-    async def heard(self, seconds: float) -> bool:
-        """Listen for so long; whether anything was said that is long enough for a frame."""
+    async def hears_another(self, seconds: float) -> bool:
+        """Listen for so long; whether another master speaks. What units still owe us from before does not count."""
+        enough = 2 if any(self._owed.values()) else 1
         until = self._loop.time() + seconds
-        before = self.dropped
-        while self._lost is None and self._loop.time() < until and self.dropped - before < _LEAST_FRAME:  # noqa: ASYNC110  # a look twenty times in all
+        while self._lost is None and self._loop.time() < until and len(self._others) < enough:  # noqa: ASYNC110  # short
             await asyncio.sleep(min(0.05, seconds))
-        return self.dropped - before >= _LEAST_FRAME
+        return len(self._others) >= enough
 
     async def close(self) -> None:
         """Close the connection; returns when it is closed. Safe twice."""
@@ -214,7 +229,7 @@ class RtuLink(asyncio.Protocol):
         """The connection ended, for whatever reason."""
         if isinstance(exc, TimeoutError):
             lost = LinkLost("timeout", "no_answer", f"{self.where} no longer answers: the connection broke off")
-        elif self._bus:
+        elif self._serial:
             why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
             lost = LinkLost("not-connected", "port_missing", f"the serial port {self.where} is gone{why}")
         else:
@@ -233,6 +248,7 @@ class RtuLink(asyncio.Protocol):
             raise RuntimeError("requests on one connection overlap")
         exchange = self._exchange = _Exchange(unit, request, self._loop.create_future())
         assert self._transport is not None
+        self._asked = True
         deadline = self._loop.call_later(timeout, self._expire, exchange)
         self._transport.write(exchange.frame)
         try:
@@ -328,7 +344,7 @@ class RtuLink(asyncio.Protocol):
         spoils the exchange."""
         whole = len(data) > _LEAST_FRAME and checksum(data[:-2]) == data[-2:]
         what = f"no reply to the request: {data[:12].hex(' ')}"
-        late = whole and len(data) == data[2] + 5 and (data[1], data[2]) in self._owed.get(data[0], ())
+        late = whole and data[1] < 0x80 and self._is_late(data)
         if late or (whole and data[0] != exchange.unit):
             if not late:
                 exchange.strange = exchange.strange or f"unit {data[0]} spoke instead of {exchange.unit}"
@@ -373,11 +389,22 @@ class RtuLink(asyncio.Protocol):
         for junk in self._junk:
             data = data.replace(junk, b"")
         self.dropped += len(data)
-        if not self._bus or now <= self._quiet_until or any(self._owed.values()) or now - before < self._gap:
+        if now - before < self._gap or len(data) < _LEAST_FRAME or self._is_late(data):
             return
-        self._bursts = [at for at in self._bursts if now - at < FOREIGN_S] + [now]
-        if len(self._bursts) >= FOREIGN_BURSTS:
+        if any(self._owed.values()) and not _holds_frame(data):
+            return  # what is left of a reply to us
+        self._others = [at for at in self._others if now - at < FOREIGN_S] + [now]
+        if self._wary and self._asked and now > self._quiet_until and len(self._others) >= FOREIGN_BURSTS:
             self.lose(self._other_master())
+
+    def _is_late(self, data: bytes) -> bool:
+        """Whether this is a reply to an earlier request that was not answered in time."""
+        if len(data) < _LEAST_FRAME + 1 or checksum(data[:-2]) != data[-2:]:
+            return False
+        owed = self._owed.get(data[0], ())
+        if data[1] & 0x80:
+            return any(function | 0x80 == data[1] for function, _ in owed)
+        return len(data) == data[2] + 5 and (data[1], data[2]) in owed
 
     def _other_master(self) -> LinkLost:
         return LinkLost("not-connected", "other_master", f"another master speaks on {self.where}")
