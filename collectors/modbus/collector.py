@@ -19,7 +19,7 @@ from collectors.modbus.guard import Guard
 from collectors.modbus.healing import Knowledge
 from collectors.modbus.link import ModbusLink
 from collectors.modbus.mending import Mender, Plan
-from collectors.modbus.poll import Poll
+from collectors.modbus.poll import Poll, line_facts
 from collectors.modbus.reading import Reading
 from collectors.modbus.silence import Silence
 
@@ -74,7 +74,7 @@ class ModbusCollector:
                 await parked.release()  # only now: the line has not been without a user in between
         try:
             if self._has_company and self._silence.lasts(time.monotonic()):
-                raise self._silence.error()
+                raise self._silence.error(line_facts(config, self._line_stats))
             async with self._lease.resource.turn(time.monotonic()) as turn:
                 await turn.connection(config.timeout)
         except Unavailable:

@@ -186,8 +186,13 @@ class Poll:
         facts: dict[str, str | int | float] = {"where": config.where, "unit_id": config.unit_id}
         if detail:
             facts["detail"] = detail
-        if config.settings.is_rtu:
-            facts["line"] = config.line_label
-            if others := len(self._line.answering - {config.name}):
-                facts["others"] = others
+        facts |= line_facts(config, self._line)
         return Unavailable(reason, cause, text, **facts)
+
+
+def line_facts(config: ModbusConfig, line: LineStats) -> dict[str, str | int | float]:
+    """What a sentence about a unit on a serial line can add: which line, and how many others on it answer."""
+    if not config.settings.is_rtu:
+        return {}
+    others = len(line.answering - {config.name})
+    return {"line": config.line_label} | ({"others": others} if others else {})

@@ -7,6 +7,8 @@ come back. Pure: no clock, no sleeping. May import: the standard library, `colle
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from collectors.api import Unavailable
 
 FIRST_S = 2.0
@@ -36,10 +38,11 @@ class Silence:
         """Whether the unit is not to be asked yet; `now` in monotonic seconds."""
         return now < self._until and self._error is not None
 
-    def error(self) -> Unavailable:
-        """What was the matter the last time it was asked."""
+    def error(self, facts: Mapping[str, str | int | float]) -> Unavailable:
+        """What was the matter the last time it was asked; `facts` are newer than those of then."""
         assert self._error is not None
-        return Unavailable(self._error.reason, self._error.cause, self._error.text, **self._error.facts)
+        known = {key: value for key, value in self._error.facts.items() if key != "others"}
+        return Unavailable(self._error.reason, self._error.cause, self._error.text, **{**known, **facts})
 
     def timeout(self, longest: float, slowest_s: float) -> float | None:
         """Seconds to wait for its first answer; None = it is not silent.
