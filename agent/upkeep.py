@@ -105,12 +105,11 @@ class Upkeep:
         self._notifier.status(f"{fine} of {len(states)} devices ok, broker {self._publisher.state}")
 
     async def _settle(self) -> None:
-        """Switch the garbage collector on, which `run` starts without: what a start makes stays, and is not gone
-        through again and again; only what comes later is.
+        """Switch the garbage collector on, which `run` starts without: what a start makes stays, and is never gone
+        through; only what comes later is.
         """
         await asyncio.sleep(SETTLED_S)
         if not gc.isenabled():
-            gc.collect()
             gc.freeze()
             gc.enable()
 

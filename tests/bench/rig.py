@@ -24,6 +24,8 @@ from tests.bench.works import Work
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/local/sbin:/usr/sbin:/sbin")
 START_S = 60.0
+WARM_UP_S = 4.0
+"""From the first values to the first window: what belongs to a start is over then."""
 
 
 class NotMeasured(Exception):
@@ -191,7 +193,7 @@ class Rig:
         self.start_subscriber()
         tree = self.start_agent()
         self.wait_for_values()
-        time.sleep(min(3.0, max(1.5, 2 * self.work.interval_s)))
+        time.sleep(WARM_UP_S)
         return tree
 
     def fill_backlog(self, messages: int, size: int) -> None:
