@@ -72,6 +72,7 @@ def render_status(status: Mapping[str, Any], age_s: float, language: str) -> lis
         "",
         *_device_table(devices, language),
         "",
+        *_line_table(_part(status, "lines"), zh=zh),
         _broker_line(_part(status, "broker"), language),
         _buffer_line(_part(status, "buffer"), language),
         _message_line(_part(status, "counters"), zh),
@@ -258,6 +259,20 @@ def _device_table(devices: Mapping[str, Any], language: str) -> list[str]:
         head, rows = head[:1] + head[2:], [row[:1] + row[2:] for row in rows]
     numbers = frozenset(range(len(head) - 6, len(head)))
     return table(head, rows, numbers=numbers)
+
+
+def _line_table(lines: Mapping[str, Any], *, zh: bool) -> list[str]:
+    """The lines that several devices share; one device on a line of its own says all of it itself."""
+    head = ("线路", "设备数", "占用", "迟到", "重连") if zh else ("line", "devices", "busy", "late polls", "reconnects")
+    rows = []
+    for name in lines:
+        line = _part(lines, name)
+        users, busy = line.get("users"), line.get("busy")
+        if not isinstance(users, list) or len(users) < 2:
+            continue
+        share = f"{busy:.0%}" if isinstance(busy, int | float) else "-"
+        rows.append((name, str(len(users)), share, _figure(line.get("late")), _figure(line.get("reconnects"))))
+    return [*table(head, rows, numbers=frozenset({1, 2, 3, 4})), ""] if rows else []
 
 
 def _broker_line(broker: Mapping[str, Any], language: str) -> str:

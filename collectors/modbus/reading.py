@@ -48,7 +48,7 @@ class Reading:
         """Note that there is none; `asked` False when the request was not even sent."""
         self.data, self.quality, self.at, self.code = None, quality, at, code
         if asked:
-            self.failures += 1
+            self.failures = 0 if code else self.failures + 1  # an exception is an answer
 
 
 def reading_of(config: ModbusConfig, block: Block) -> Reading:

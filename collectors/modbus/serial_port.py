@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collectors.api import Misconfigured, Unavailable
@@ -21,6 +22,8 @@ from collectors.line_config import LineConfig
 if TYPE_CHECKING:
     from serial import Serial
 
+PSEUDO_MAJORS = range(136, 144)
+"""Unix98 pseudo terminals. Source: Linux, Documentation/admin-guide/devices.txt."""
 _CHUNK = 4096
 
 
@@ -98,7 +101,7 @@ def open_port(settings: LineConfig) -> Serial:
             path,
             baudrate=settings.baudrate,
             bytesize=settings.bytesize,
-            parity=settings.parity,
+            parity="N" if _is_pseudo(path) else settings.parity,
             stopbits=settings.stopbits,
             timeout=0,
             write_timeout=0,
@@ -108,6 +111,9 @@ def open_port(settings: LineConfig) -> Serial:
         raise _unusable(path, error.errno or _errno_behind(error), str(error)) from error
     except OSError as error:
         raise _unusable(path, error.errno or 0, str(error)) from error
+    except termios.error as error:
+        code = error.args[0] if error.args else 0
+        raise _unusable(path, code, f"it does not take these settings ({error})") from error
     except ValueError as error:
         text = f"the serial port {path} cannot be set up as configured: {error}"
         raise Misconfigured("misconfigured", text, where=path) from error
@@ -126,6 +132,14 @@ def _close(port: Any) -> None:
         fcntl.ioctl(port.fileno(), termios.TIOCNXCL)
     with contextlib.suppress(OSError, termios.error):
         port.close()
+
+
+def _is_pseudo(path: str) -> bool:
+    """Whether this is a pseudo terminal (socat, ser2net): those have no parity, and refuse to be set to one."""
+    try:
+        return os.major(Path(path).stat().st_rdev) in PSEUDO_MAJORS
+    except OSError:
+        return False
 
 
 def _errno_behind(error: BaseException) -> int:

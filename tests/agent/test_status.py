@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -241,6 +241,18 @@ class TestPage:
     def test_all_well(self) -> None:
         assert render_status(snapshot(), 2, "zh")[0] == "一切正常：2 台设备都在采集。"
         assert render_status(snapshot(), 2, "en")[0] == "all well: 2 devices are read."
+
+    def test_a_line_that_several_devices_share_tells_how_busy_it_is(self) -> None:
+        page = snapshot()
+        line = {"state": "connected", "busy": 0.42, "reconnects": 1, "requests": 9, "late": 3}
+        page["lines"] = cast(
+            "Any", {"meters": {**line, "users": ["a", "b"]}, "tcp://10.0.0.1:502": {**line, "users": ["c"]}}
+        )
+        lines = render_status(page, 2, "en")
+        at = lines.index("line    devices  busy  late polls  reconnects")
+        assert lines[at + 1].split() == ["meters", "2", "42%", "3", "1"]
+        assert not any("10.0.0.1" in one for one in lines)
+        assert 'shopfloor_line_busy_ratio{line="meters"} 0.42' in render_metrics(page)
 
     @pytest.mark.parametrize("language", ["zh", "en"])
     def test_the_first_line_says_what_is_wrong_and_what_to_do(self, language: str) -> None:

@@ -256,7 +256,7 @@ async def _talk(peer: RtuPeer, frame: bytes) -> None:
 async def test_one_process_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector, "LISTEN_S", 0.02)
     with Cable() as cable:
-        settings = LineConfig(url=cable.url)
+        settings = LineConfig(url=cable.url, parity="E", stopbits=2)
         agent, tool, other = (
             Context(None, LineLocks(tmp_path, agent=True)),
             Context(None, LineLocks(tmp_path)),
