@@ -21,6 +21,8 @@ SCENARIOS = {
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
+SHORT = ("crash",)
+"""What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
 
@@ -32,8 +34,9 @@ def main() -> int:
         description="scenarios:\n" + "\n".join(f"  {name:12}{text}" for name, text in SCENARIOS.items()),
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
-    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of the acceptance run (default 10)")
-    parser.add_argument("--cycles", type=int, default=20, metavar="N", help="of repeated faults (default 20)")
+    parser.add_argument("--short", action="store_true", help="a few seconds of each, as `make test` does")
+    parser.add_argument("--minutes", type=float, metavar="N", help="of runs that have a length")
+    parser.add_argument("--cycles", type=int, metavar="N", help="of repeated faults")
     parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N", help="of all randomness")
     parser.add_argument("--keep", action="store_true", help="keep the working directories, and say where they are")
     arguments = parser.parse_args()
@@ -54,7 +57,7 @@ def main() -> int:
 def _scenario(name: str, arguments: argparse.Namespace) -> list[Claim]:
     disk = Path(tempfile.mkdtemp(prefix=f"soak-{name}-"))
     memory = Path(tempfile.mkdtemp(prefix=f"soak-{name}-", dir=MEMORY))
-    options = Options(disk, memory, arguments.minutes, arguments.cycles, arguments.seed)
+    options = Options(disk, memory, arguments.seed, arguments.short, arguments.minutes, arguments.cycles)
     print(f"\n{name}: {SCENARIOS[name]}", flush=True)
     began = time.monotonic()
     try:

@@ -74,7 +74,7 @@ class Course:
 def run(options: Options) -> list[Claim]:
     """Run it."""
     nodes = [f"n{at:03}" for at in range(NODES)]
-    course = Course(options.minutes)
+    course = Course(options.lasting(10, 0.5))
     with (
         Witness(options.disk) as witness,
         ModbusServer() as plc,

@@ -26,16 +26,25 @@ class Options:
     Attributes:
         disk: an empty directory on a real disk.
         memory: an empty directory in memory, for what a gateway keeps there.
-        minutes: of the acceptance run.
-        cycles: of repeated faults.
         seed: of all randomness.
+        short: a few seconds of everything, as part of `make test`.
+        minutes, cycles: asked for on the command line, in place of what a scenario takes by itself.
     """
 
     disk: Path
     memory: Path
-    minutes: float
-    cycles: int
     seed: int
+    short: bool = False
+    minutes: float | None = None
+    cycles: int | None = None
+
+    def times(self, long: int, short: int) -> int:
+        """How often a fault is repeated."""
+        return (short if self.short else long) if self.cycles is None else self.cycles
+
+    def lasting(self, long: float, short: float) -> float:
+        """How many minutes a run takes."""
+        return (short if self.short else long) if self.minutes is None else self.minutes
 
 
 _MARKS = {True: "pass", False: "FAIL", None: ""}

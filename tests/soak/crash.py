@@ -31,7 +31,7 @@ def run(options: Options) -> list[Claim]:
     with Witness(options.disk) as witness, ModbusServer() as plc:
         devices = [modbus(f"press-{at}", plc.url) for at in range(DEVICES)]
         config = site(witness.broker.url, devices, buffer={"replay_rate": 0})
-        for cycle in range(options.cycles):
+        for cycle in range(options.times(500, 4)):
             down = cycle % 2 == 0
             daemon = Daemon(options.disk, config, volatile=options.memory)
             with daemon:
