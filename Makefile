@@ -17,8 +17,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready
 	@$(BIN)/shopfloor demo $(DEMO_ARGS)
 
+# Three at a time: most tests wait for servers and clocks, not for a core.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 3
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
