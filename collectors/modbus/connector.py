@@ -18,7 +18,8 @@ from collectors.line_lock import LineHeld, LineLock
 from collectors.modbus.dial import connect
 from collectors.modbus.link import Link, ModbusLink
 from collectors.modbus.listener import Awaited, Listener
-from collectors.modbus.rtu import Owed, RtuLink, silence_s
+from collectors.modbus.owed import Owed
+from collectors.modbus.rtu import RtuLink, silence_s
 from collectors.modbus.serial_port import SerialTransport, open_port
 
 LISTEN_S = 1.0
@@ -62,7 +63,8 @@ class Connector:
         self._settings = settings
         self._context = context
         self._where = settings.endpoint.where
-        self._owed: Owed = {}
+        # What waits in a serial server outlives our connection to it, and a line that is closed for a moment.
+        self._owed = context.kept(("modbus owed", str(settings.endpoint), settings.registration), Owed)
         self._other_master_until = self._trusted_until = float("-inf")
         self._link: RtuLink | None = None
         self._listener: Lease[Listener] | None = None

@@ -6,21 +6,22 @@ RTU has no transactions: what answers which request is known by unit, function, 
   size that were asked for, and was followed by silence. Two replies to one request are none.
 - After a time-out or a wrong reply the line is silent for as long as the request might have taken, and drained.
 - A unit that owes a reply of some function and size is not asked for the same again before it has answered something
-  that looks different: however late it is, no reply is taken for that to a later request.
+  that looks different: no reply is taken for that to a later request, however late it is (`owed`).
 - The connection stays, whatever comes; it is given up after `SILENT_TIMES` time-outs in a row of every unit.
 - Frames begin after 3.5 characters of silence. Only function codes 1 to 4 can be sent.
 
-An adapter that echoes what is sent is put up with. May import: the standard library, `collectors.modbus.link`.
+An adapter that echoes what is sent is put up with, and so is a modem that puts its heartbeat into a reply. May import:
+the standard library, `collectors.modbus.link`, `collectors.modbus.owed`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Callable, Sequence
 from typing import cast
 
 from collectors.modbus.link import BadReply, DeviceException, LinkLost, NoAnswer, Request, Took
+from collectors.modbus.owed import Owed
 
 SILENT_TIMES = 5
 """Time-outs in a row of every unit after which the connection is given up."""
@@ -31,11 +32,6 @@ FOREIGN_BURSTS = 4
 """So much unasked for within `FOREIGN_S` seconds is another master."""
 FOREIGN_S = 10.0
 _LEAST_FRAME = 4
-
-Shape = tuple[int, int]
-"""Function and size of a reply: all that tells replies of one unit apart."""
-Owed = dict[int, set[Shape]]
-"""Unit -> what it has not answered and still may."""
 
 
 def _crc_table() -> tuple[int, ...]:
@@ -67,19 +63,6 @@ def _holds_frame(data: bytes) -> bool:
     """Whether this is a frame, or holds a request: those are eight bytes long."""
     windows = (data[at : at + 8] for at in range(min(len(data) - 7, LONGEST_FRAME)))
     return any(checksum(one[:-2]) == one[-2:] for one in (data, *windows))
-
-
-def _unlike(request: Request, owed: set[Shape]) -> Request:
-    """A short read of the same place whose reply cannot be taken for any that is owed."""
-    function, offset, count = struct.unpack(">BHH", request.pdu)
-    for fewer in range(1, count + 2):
-        size = (fewer + 7) // 8 if function <= 2 else 2 * fewer
-        if (function, size) not in owed:
-            return Request(function, struct.pack(">BHH", function, offset, fewer), size)
-    more = count + 8
-    return Request(
-        function, struct.pack(">BHH", function, offset, more), (more + 7) // 8 if function <= 2 else 2 * more
-    )
 
 
 class _Exchange:
@@ -131,7 +114,7 @@ class RtuLink(asyncio.Protocol):
         self.idle_s = 0.0
         """Seconds that the last `read` waited for silence."""
         self._gap = gap
-        self._owed: Owed = owed if owed is not None else {}
+        self._owed = owed if owed is not None else Owed()
         self._junk = tuple(item for item in junk if item)
         self._serial = serial
         self._wary = wary
@@ -173,17 +156,15 @@ class RtuLink(asyncio.Protocol):
         """
         self.idle_s = 0.0
         for request in requests:
-            owed = self._owed.get(unit)
-            if owed and (request.function, request.size) in owed:
-                answer = await self._ask(unit, _unlike(request, owed), timeout)
-                self._owed.pop(unit, None)  # answers come in order: what was owed has come before, or never will
+            while self._owed.owes(unit, request, self._loop.time()):
+                await self._ask(unit, self._owed.unlike(unit, request, self._loop.time()), timeout)
             answer = await self._ask(unit, request, timeout)
             if not took(answer):
                 return
 
     async def hears_another(self, seconds: float) -> bool:
         """Listen for so long; whether another master speaks. What units still owe us from before does not count."""
-        enough = 2 if any(self._owed.values()) else 1
+        enough = 2 if self._owed.any(self._loop.time()) else 1
         until = self._loop.time() + seconds
         while self._lost is None and self._loop.time() < until and len(self._others) < enough:  # noqa: ASYNC110  # short
             await asyncio.sleep(min(0.05, seconds))
@@ -264,12 +245,10 @@ class RtuLink(asyncio.Protocol):
             self._set_timer(None)
             self._exchange = None
         self._silent[unit] = 0
-        owed = self._owed.get(unit)
-        if owed:
-            if isinstance(answer, bytes):
-                del self._owed[unit]
-            else:  # an exception may be the answer to any of them
-                owed.add((request.function, request.size))
+        if isinstance(answer, bytes):
+            self._owed.answered(unit)
+        else:
+            self._owed.refused(unit, request, self._loop.time())
         return answer
 
     async def _wait_for_silence(self, timeout: float) -> None:
@@ -375,9 +354,9 @@ class RtuLink(asyncio.Protocol):
             exchange.answer.set_exception(failure)
 
     def _note_failure(self, exchange: _Exchange, timeout: float, failure: Exception) -> None:
-        request, unit = exchange.request, exchange.unit
-        self._owed.setdefault(unit, set()).add((request.function, request.size))
-        self._quiet_until = self._loop.time() + timeout
+        unit, now = exchange.unit, self._loop.time()
+        self._owed.given_up(unit, exchange.request, now)
+        self._quiet_until = now + timeout
         if isinstance(failure, NoAnswer):
             self._silent[unit] = self._silent.get(unit, 0) + 1
             if min(self._silent.values()) >= SILENT_TIMES:
@@ -391,7 +370,7 @@ class RtuLink(asyncio.Protocol):
         self.dropped += len(data)
         if now - before < self._gap or len(data) < _LEAST_FRAME or self._is_late(data):
             return
-        if any(self._owed.values()) and not _holds_frame(data):
+        if self._owed.any(self._loop.time()) and not _holds_frame(data):
             return  # what is left of a reply to us
         self._others = [at for at in self._others if now - at < FOREIGN_S] + [now]
         if self._wary and self._asked and now > self._quiet_until and len(self._others) >= FOREIGN_BURSTS:
@@ -401,10 +380,9 @@ class RtuLink(asyncio.Protocol):
         """Whether this is a reply to an earlier request that was not answered in time."""
         if len(data) < _LEAST_FRAME + 1 or checksum(data[:-2]) != data[-2:]:
             return False
-        owed = self._owed.get(data[0], ())
-        if data[1] & 0x80:
-            return any(function | 0x80 == data[1] for function, _ in owed)
-        return len(data) == data[2] + 5 and (data[1], data[2]) in owed
+        function, size = data[1] & 0x7F, None if data[1] & 0x80 else data[2]
+        whole = size is None or len(data) == size + 5
+        return whole and self._owed.may_have_sent(data[0], function, size, self._loop.time())
 
     def _other_master(self) -> LinkLost:
         return LinkLost("not-connected", "other_master", f"another master speaks on {self.where}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import struct
 import termios
 import tty
@@ -75,6 +76,7 @@ class RtuPeer:
         timeout: what a client should allow a request; behaviours that are late are so by this measure.
         asked: requests that came, at most the last 1,000.
         units: who answers; None = everybody.
+        random: for behaviours that change their mind.
     """
 
     def __init__(self, behaviour: Behaviour, place: str | None = None, *, timeout: float = 0.05) -> None:
@@ -84,6 +86,7 @@ class RtuPeer:
         self.units: set[int] | None = None
         self.connections = 0
         self.port = 0
+        self.random = random.Random(1)
         self._answered_at = 0.0
         self._place = place
         self._server: asyncio.Server | None = None
@@ -211,6 +214,13 @@ async def sometimes_late(peer: RtuPeer, asked: RtuAsked, write: Write) -> None:
     """Answer every third request late, in the order of the requests as a queue does."""
     await peer.in_order(peer.timeout * 2.3 if len(peer.asked) % 3 == 0 else 0)
     write(asked.frame(asked.good()))
+
+
+async def slow_queue(peer: RtuPeer, asked: RtuAsked, write: Write) -> None:
+    """Answer in order, now at once and now far too late, now with values and now with an exception."""
+    await peer.in_order(peer.timeout * peer.random.choice((0, 0, 1.2, 2.3, 3.1, 5.7)))
+    exception = bytes([asked.function | 0x80, peer.random.choice((4, 6))])
+    write(asked.frame(exception if peer.random.random() < 0.4 else asked.good()))
 
 
 async def late_in_two_parts(peer: RtuPeer, asked: RtuAsked, write: Write) -> None:
@@ -384,7 +394,7 @@ NEVER_GOOD: tuple[Behaviour, ...] = (
 """No request is answered usably."""
 OF_CONNECTIONS: tuple[Behaviour, ...] = (close_mid_reply, close_at_once, after_reconnect)
 """As those, but only where there are connections."""
-SOMETIMES_GOOD: tuple[Behaviour, ...] = (sometimes_late,)
+SOMETIMES_GOOD: tuple[Behaviour, ...] = (sometimes_late, slow_queue)
 STILL_GOOD: tuple[Behaviour, ...] = (well, echo, other_unit_first, byte_by_byte, twice_the_same)
 """The good reply is among what comes."""
 
