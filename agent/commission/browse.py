@@ -11,9 +11,10 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import aclosing
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,6 +28,8 @@ from collectors.fields import DeviceConfig
 from collectors.registry import collector_type
 
 COLUMNS = ("name", "label", "node", "unit", "description")
+LONGEST_NAME = 64
+"""Of a tag."""
 
 
 def browse(
@@ -135,16 +138,36 @@ def _as_json(entry: BrowseEntry) -> str:
     )
 
 
+def _name(name: str, taken: Container[str]) -> str:
+    """This name, or for namesakes (equal paths in several namespaces) the same with a number behind."""
+    if name not in taken:
+        return name
+    for number in count(2):
+        suffix = f"-{number}"
+        if (other := name[: LONGEST_NAME - len(suffix)] + suffix) not in taken:
+            return other
+    raise AssertionError
+
+
 def _write(entries: Iterable[BrowseEntry], file: Path | None) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\r\n" if file is not None else "\n")
     table.writerow(COLUMNS)
     taken: set[str] = set()
+    left_out = 0
     for entry in entries:
-        if entry.tag is not None and entry.tag not in taken and entry.access != "w":
-            taken.add(entry.tag)
-            row = (entry.tag, entry.label, entry.source, entry.unit, entry.description)
-            table.writerow([clean(cell) if cell else "" for cell in row])
+        if entry.tag is None or entry.access == "w":
+            left_out += entry.variable
+            continue
+        name = _name(entry.tag, taken)
+        taken.add(name)
+        row = (name, entry.label, entry.source, entry.unit, entry.description)
+        table.writerow([clean(cell) if cell else "" for cell in row])
+    if left_out:
+        sys.stderr.write(
+            f"left out: {left_out} variables that no tag can be made of as they are (arrays: name an element with index;"
+            " structures, raw bytes, write-only)\n"
+        )
     if file is None:
         sys.stdout.write(text.getvalue())
     else:

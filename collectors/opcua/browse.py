@@ -20,6 +20,7 @@ from collectors.opcua.config import OpcuaConfig
 from collectors.opcua.node_ids import BadNodeId, parse
 from collectors.opcua.paths import BadPath, BrowsePath, parse_path, tag_name
 from collectors.opcua.resolve import node_id
+from collectors.opcua.sample import sample_of
 from collectors.opcua.security import Security
 from collectors.opcua.services import Services
 from collectors.opcua.session import Session
@@ -190,12 +191,11 @@ def source(node: Any, namespaces: Sequence[str | None]) -> str:
 def _value(ua: Any, data_value: Any, data_type: Any) -> dict[str, Any]:
     """Value, type and quality of a variable as read, and whether a tag can be made of it."""
     quality = quality_of(data_value.StatusCode.value) if data_value.StatusCode is not None else None
-    variant = data_value.Value
-    type_id = variant.VariantType.value if variant is not None else 0
-    name = variant.VariantType.name if variant is not None and type_id else _type_name(ua, data_type)
-    if isinstance(variant.Value if variant is not None else None, list):
-        return {"type": f"{name}[{len(variant.Value)}]", "value": None, "quality": quality, "readable": False}
-    value, _, reason = decode(type_id, variant.Value if variant is not None else None, shortest=True)
+    _, type_id, raw, _, _, _ = sample_of(0, data_value)
+    name = data_value.Value.VariantType.name if type_id else _type_name(ua, data_type)
+    if isinstance(raw, list):
+        return {"type": f"{name}[{len(raw)}]", "value": None, "quality": quality, "readable": False}
+    value, _, reason = decode(type_id, raw, shortest=True)
     # Without a value now (or of the wrong kind) it may have one later; raw bytes and structures never do.
     readable = type_id not in (15, 22, 23, 24, 25)
     return {"type": name, "value": value, "quality": quality or reason, "readable": readable}
