@@ -15,7 +15,7 @@ import datetime
 import ipaddress
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,6 +102,7 @@ class SecureServer(OpcuaServer):
         user_certificates: Sequence[Pair] = (),
         trusted: Sequence[bytes] | None = None,
         token_policies: Mapping[str, str] | None = None,
+        bare: bool = False,
     ) -> None:
         """Restart with other security.
 
@@ -113,6 +114,7 @@ class SecureServer(OpcuaServer):
             user_certificates: of users; with any, nobody else.
             trusted: clients' certificates (DER); None = any.
             token_policies: kind of token -> policy URI that its entry in the endpoints names, instead of a sound one.
+            bare: a session's answer tells of endpoints only what the specification recommends, so no certificate.
         """
         self.call(
             "secure",
@@ -124,6 +126,7 @@ class SecureServer(OpcuaServer):
             user_certificates=[one.der.hex() for one in user_certificates],
             trusted=[der.hex() for der in trusted] if trusted is not None else None,
             token_policies=token_policies or {},
+            bare=bare,
         )
 
     def seen(self) -> list[dict[str, Any]]:
@@ -138,6 +141,8 @@ class SecurePlant(Plant):
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self._seen: list[dict[str, Any]] = []
+        self._bare = False
+        self._shorten()
 
     async def do_secure(
         self,
@@ -149,6 +154,7 @@ class SecurePlant(Plant):
         user_certificates: list[str],
         trusted: list[str] | None,
         token_policies: dict[str, str],
+        bare: bool,
     ) -> None:
         ua, server = self.ua, self._server
         inner = server.iserver
@@ -170,11 +176,26 @@ class SecurePlant(Plant):
             _validator([bytes.fromhex(one) for one in trusted]) if trusted is not None else None
         )
         self._seen = []
+        self._bare = bare
         self._watch(inner)
         await self._listen_again()
 
     async def do_seen(self) -> list[dict[str, Any]]:
         return self._seen
+
+    def _shorten(self) -> None:
+        """Let a session's answer leave out of its endpoints what `bare` says."""
+        from asyncua.server.internal_session import InternalSession
+
+        whole = InternalSession.create_session
+
+        async def create_session(session: Any, *given: Any, **named: Any) -> Any:
+            result = await whole(session, *given, **named)
+            if self._bare:
+                result.ServerEndpoints = [replace(one, ServerCertificate=None) for one in result.ServerEndpoints]
+            return result
+
+        InternalSession.create_session = create_session
 
     def _watch(self, inner: Any) -> None:
         """Note the passwords as they come, before they are decrypted."""

@@ -56,7 +56,7 @@ def test_values_of_all_types_are_shown(server: OddServer, capsys: pytest.Capture
         "NodeId": "ns=2;s=a",
         "ByteString": None,
         "Int32[3]": None,
-        "": None,
+        "Null": None,
     }
 
 

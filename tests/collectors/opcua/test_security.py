@@ -202,6 +202,18 @@ async def test_policy_none_where_only_secure_ones_are_offered(plant: Plant) -> N
     assert (error.cause, error.facts["asked"]) == ("policy_not_offered", "None")
 
 
+async def test_a_session_whose_endpoints_leave_out_certificates(plant: Plant) -> None:
+    """Part 4, 5.6.2.2 recommends it, and node-opcua does so; the server proved with its signature who it is."""
+    context, store = Context(plant.state / "fresh"), TrustStore(plant.state / "fresh")
+    plant.server.secure(plant.own, bare=True)
+    assert (await plant.refusal(context)).cause == "untrusted"
+    store.trust("d", describe(plant.own.der))
+    with capture_logs() as logs:
+        async with plant.reading(context) as reading:
+            await reading.all()
+    assert [line["event"] for line in logs] == []
+
+
 async def test_an_endpoint_list_that_was_tampered_with_is_told(plant: Plant) -> None:
     """What was said before a person trusted the server is compared with what the server signs."""
     context, store = Context(plant.state / "fresh"), TrustStore(plant.state / "fresh")
