@@ -1,15 +1,20 @@
-"""kill -9 at random moments, in an outage and with the broker up: what was committed arrives, and how much is missing.
+"""kill -9 at random moments, in an outage and with the broker up: what was committed arrives, how much is missing, and how
+soon the next process publishes again.
 
 Ten devices at 100 ms. What is committed is read from the database that the killed process leaves.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
 import time
+from bisect import bisect
+from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.daemon import Daemon, eventually, modbus, site
@@ -22,28 +27,46 @@ DEVICES = 10
 MOST_MISSING_MS = 1100
 """A commit interval and a poll."""
 WINDOW = 100
+AGAIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One killed run.
+
+    Attributes:
+        down: whether the broker was away.
+        started, at: when its process was started and killed, seconds since the epoch.
+        committed: the seqs that its database held then.
+    """
+
+    down: bool
+    started: float
+    at: float
+    committed: set[int]
 
 
 def run(options: Options) -> list[Claim]:
     """Run it."""
     dice = random.Random(options.seed)
-    killed: dict[str, tuple[bool, float, set[int]]] = {}
+    killed: dict[str, Kill] = {}
     with Witness(options.disk) as witness, ModbusServer() as plc:
         devices = [modbus(f"press-{at}", plc.url) for at in range(DEVICES)]
         config = site(witness.broker.url, devices, buffer={"replay_rate": 0})
         for cycle in range(options.times(500, 4)):
             down = cycle % 2 == 0
             daemon = Daemon(options.disk, config, volatile=options.memory)
+            started = time.time()
             with daemon:
-                daemon.wait_for("broker_connected", within=10)
+                name = daemon.wait_for("agent_started")["run"]
+                witness.wait_for(f'"run":"{name}"', "/data")
                 if down:
                     witness.broker.stop()
                     daemon.wait_for("broker_lost")
-                time.sleep(dice.uniform(0.05, 3.0))
+                time.sleep(dice.uniform(0.0, dice.choice((0.3, 3.0))))  # in mid-replay too
                 daemon.kill()
                 at = time.time()
-            name = daemon.events("agent_started")[0]["run"]
-            killed[name] = (down, at, _committed(options.disk / "data", options.memory, name))
+            killed[name] = Kill(down, started, at, _committed(options.disk / "data", options.memory, name))
             if down:
                 witness.broker.start()
         with Daemon(options.disk, config, volatile=options.memory) as last:
@@ -53,9 +76,11 @@ def run(options: Options) -> list[Claim]:
             ended = last.status()
         time.sleep(1)
         account = witness.settle({ended["agent"]["run"]: _own(ended["counters"])})
+        again = _again(witness, killed)
+        twice = _duplicates(witness, killed)
     print(account, flush=True)
-    lost = sum(len(committed - set(witness.ledger.runs[name].seen)) for name, (_, _, committed) in killed.items())
-    committed = sum(len(committed) for _, _, committed in killed.values())
+    lost = sum(len(kill.committed - set(witness.ledger.runs[name].seen)) for name, kill in killed.items())
+    committed = sum(len(kill.committed) for kill in killed.values())
     return [
         Claim(
             "what was committed arrives",
@@ -66,10 +91,16 @@ def run(options: Options) -> list[Claim]:
         _missing(witness.ledger, killed, down=True),
         _missing(witness.ledger, killed, down=False),
         Claim(
+            "publishes again",
+            "start of the next process to the first of its own messages at a subscriber",
+            f"median {again[len(again) // 2]:.1f} s, at most {again[-1]:.1f} s",
+            again[-1] <= AGAIN_S,
+        ),
+        Claim(
             "few duplicates",
-            "window of 100",
-            f"{account.duplicates / len(killed):.0f} a kill",
-            account.duplicates <= 2 * WINDOW * len(killed),
+            f"window of {WINDOW}, between one kill and the next",
+            f"{account.duplicates / len(killed):.0f} on average, at most {max(twice)}",
+            account.duplicates <= WINDOW * len(killed) and max(twice) <= 2 * WINDOW,
         ),
     ]
 
@@ -78,14 +109,37 @@ def _own(counters: dict[str, int]) -> int:
     return counters["produced"] - counters["carried_over"]
 
 
-def _missing(ledger: Ledger, killed: dict[str, tuple[bool, float, set[int]]], *, down: bool) -> Claim:
-    times = sorted(at * 1000 - ledger.runs[name].last_ts for name, (was, at, _) in killed.items() if was is down)
+def _missing(ledger: Ledger, killed: dict[str, Kill], *, down: bool) -> Claim:
+    times = sorted(kill.at * 1000 - ledger.runs[name].last_ts for name, kill in killed.items() if kill.down is down)
     return Claim(
         "at most the commit interval is missing",
         f"kill -9 with the broker {'down' if down else 'up'}: kill - newest reading that arrived",
         f"median {times[len(times) // 2]:.0f} ms, at most {times[-1]:.0f} ms",
         times[-1] <= MOST_MISSING_MS,
     )
+
+
+def _again(witness: Witness, killed: dict[str, Kill]) -> list[float]:
+    """Seconds from each start to the first message of that run."""
+    first: dict[str, float] = {}
+    for at, topic, payload in witness.arrivals():
+        if topic.endswith("/data"):
+            first.setdefault(json.loads(payload)["run"], at)
+    return sorted(first[name] - kill.started for name, kill in killed.items())
+
+
+def _duplicates(witness: Witness, killed: dict[str, Kill]) -> list[int]:
+    """How many arrived a second time, between one kill and the next."""
+    kills = sorted(kill.at for kill in killed.values())
+    seen: set[tuple[str, int]] = set()
+    found: Counter[int] = Counter()
+    for at, topic, payload in witness.arrivals():
+        if topic.endswith("/data"):
+            message = json.loads(payload)
+            key = (message["run"], message["seq"])
+            found[bisect(kills, at)] += key in seen
+            seen.add(key)
+    return list(found.values())
 
 
 def _committed(data: Path, memory: Path, run: str) -> set[int]:

@@ -36,6 +36,7 @@ class Witness:
             "max_queued_messages 0",
         )
         self.heard = directory / "heard"
+        self._looked_at = 0
         self.ledger = Ledger(SITE, GATEWAY)
         self._directory = directory
         self._listener: subprocess.Popen[bytes] | None = None
@@ -43,6 +44,25 @@ class Witness:
     def arrivals(self) -> Iterator[tuple[float, str, bytes]]:
         """Everything heard so far."""
         return read_log(self.heard)
+
+    def wait_for(self, text: str, topic: str, within: float = 10.0) -> None:
+        """Wait until a message on a topic that ends so, and with this in it, was heard since the last call.
+
+        Raises:
+            AssertionError: none came in time.
+        """
+
+        def found() -> bool:
+            with self.heard.open("rb") as log:
+                log.seek(self._looked_at)
+                new = log.read()
+            for line in new[: new.rfind(b"\n") + 1].splitlines(keepends=True):
+                self._looked_at += len(line)
+                if text.encode() in line and line.split(b" ", 3)[2].endswith(topic.encode()):
+                    return True
+            return False
+
+        eventually(found, f"{text} on {topic}", within)
 
     def settle(self, ended: Mapping[str, int] | None = None) -> Account:
         """The account of everything heard; of one witness only once."""
