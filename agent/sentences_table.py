@@ -539,6 +539,11 @@ EVENTS: Final[dict[str, Pair]] = {
         "the buffer's file was damaged; it is kept as {file}, a new one was made, and reading goes on: IT, check disk or "
         "card.",
     ),
+    "store_gone": (
+        "{directory} 里的缓存文件空了或不见了，已新建，采集继续；其中没发出的数据已丢失：请IT检查硬盘或存储卡。",
+        "the buffer's file in {directory} was empty or gone; a new one was made, and reading goes on, but what waited in "
+        "it is lost: IT, check disk or card.",
+    ),
     "store_dropping": (
         "缓存已满，最旧的数据正在丢失（已丢 {dropped} 条）：请IT尽快恢复到MQTT服务器的网络，或调大 buffer.max_size。",
         "the buffer is full and the oldest data is being lost ({dropped:messages} so far): IT, bring the broker's "

@@ -464,6 +464,7 @@ class Lanes:
         lost = 0
         for tally in self._tallies:
             lost += self._lose(tally, reason)
+        self.gaps.changed = True  # none of them is in the new file
         self.deleting.clear()
         self._uncertain.clear()
         for message in self.held.values():

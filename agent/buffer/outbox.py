@@ -532,6 +532,8 @@ class Outbox:
         self._readable = True
         if opened.set_aside is not None:
             _log.error("store_set_aside", file=str(opened.set_aside), reason="damaged")
+        elif opened.damaged:
+            _log.error("store_gone", directory=str(self._directory))
         if not self._opened_once:
             self._opened_once = True
             lanes.gaps.load(opened.gaps)
@@ -540,9 +542,6 @@ class Outbox:
                 previous = opened.previous
                 ended: Literal["stopped", "lost"] = "stopped" if previous.ended == "stopped" else "lost"
                 self.previous = Previous(previous.run, ended, previous.seen_at)
-            if opened.set_aside is not None:
-                for run in opened.lost_runs or (None,):
-                    lanes.gaps.add(run, None, None, "store-damaged")
         elif opened.fresh:
             lanes.forget_disk("store-damaged")
         if self.state == "degraded":

@@ -74,8 +74,8 @@ class Opened:
         runs: earlier runs with rows, oldest first, and the last one in any case.
         gaps: not yet acknowledged ones, those of crashed runs included.
         fresh: whether the file is new: nothing committed before is in it.
-        set_aside: the damaged file that was moved out of the way.
-        lost_runs: runs that had rows in it, as far as it could still be read.
+        damaged: whether it is new in place of one that could not be used, or was empty or gone.
+        set_aside: where the damaged file was moved to; None if there was nothing in it.
     """
 
     base: int
@@ -83,8 +83,8 @@ class Opened:
     previous: StoredRun | None
     gaps: tuple[Gap, ...]
     fresh: bool
+    damaged: bool = False
     set_aside: Path | None = None
-    lost_runs: tuple[str, ...] = ()
 
 
 Row = tuple[int, str, str, bytes]

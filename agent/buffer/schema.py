@@ -9,7 +9,7 @@ May import: the standard library, and of this package `database`, `records`, `ga
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,13 +29,20 @@ CREATE TABLE runs (
 CREATE TABLE gaps (n INTEGER PRIMARY KEY, run TEXT, first INTEGER, last INTEGER, reason TEXT NOT NULL, told INTEGER);
 CREATE TABLE spare (n INTEGER PRIMARY KEY, body BLOB);
 """
+_GAP = "INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)"
 
 
-def create(connection: sqlite3.Connection, spare_pages: int) -> None:
-    """Make the tables, and free pages in reserve."""
+def create(connection: sqlite3.Connection, spare_pages: int, lost: Iterable[str | None]) -> None:
+    """Make the tables, and free pages in reserve.
+
+    Args:
+        lost: runs that had rows in a damaged file, in whose place this one comes; None = which ones is not known. They
+            stand in it from its first moment: a crash right now must not make the loss one that nobody tells of.
+    """
     with transaction(connection):
         for statement in _TABLES.split(";"):
             connection.execute(statement)
+        connection.executemany(_GAP, ((run, None, None, "store-damaged", 0) for run in lost))
         connection.execute(f"PRAGMA user_version={VERSION}")
     with transaction(connection):
         size = spare_pages * (room.PAGE - 4) - 200
@@ -86,7 +93,7 @@ def take_over(
             base = max(last, max((run.base for run in runs), default=0))
             for crashed in connection.execute("SELECT run FROM runs WHERE ended IS NULL").fetchall():
                 gap = (crashed[0].decode(), None, None, "crash", 0)
-                connection.execute("INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)", gap)
+                connection.execute(_GAP, gap)
             connection.execute("UPDATE runs SET ended = 'lost' WHERE ended IS NULL")
             connection.execute("DELETE FROM runs WHERE count = 0 AND n < (SELECT max(n) FROM runs)")
             _enter(connection, own_run, base, started_at)

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Store:
     # -- opening -------------------------------------------------------------------------------------------------
 
     def open(self, known: Sequence[tuple[str, int]] = ()) -> Opened:
-        """Open or create the database; a damaged one is set aside and a new one begun.
+        """Open or create the database; a damaged one is set aside and a new one begun, which tells of the loss.
 
         Args:
             known: runs and their bases, when this process had the store open before: a new file continues them.
@@ -90,10 +91,10 @@ class Store:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 if self._condemned:
                     raise StoreDamaged("found while it was in use")
-                return self._open_giving_way(known)
+                return self._open_giving_way(known, None)
         except StoreDamaged:
             self.close()
-            lost = lost_runs(self._path)
+            lost = lost_runs(self._path) or (None,)
             with translated(DAMAGE_AT_OPEN):
                 aside = self._set_aside()
             self._condemned = False
@@ -102,16 +103,16 @@ class Store:
             raise
         try:
             with translated(DAMAGE_AT_OPEN):
-                opened = self._open_giving_way(known)
+                opened = self._open_giving_way(known, lost)
         except StoreFailure:
             self.close()
             raise
-        return Opened(opened.base, opened.runs, opened.previous, opened.gaps, True, aside, lost)
+        return replace(opened, fresh=True, damaged=True, set_aside=aside)
 
-    def _open_giving_way(self, known: Sequence[tuple[str, int]]) -> Opened:
+    def _open_giving_way(self, known: Sequence[tuple[str, int]], lost: Sequence[str | None] | None) -> Opened:
         """Open; on a full disk once more without the spare file."""
         try:
-            return self._open(known)
+            return self._open(known, lost)
         except sqlite3.OperationalError as error:
             code = code_of(error)
             spare = self._directory / SPARE
@@ -119,10 +120,17 @@ class Store:
                 raise
             self.close()
             spare.unlink()
-            return self._open(known)
+            return self._open(known, lost)
 
-    def _open(self, known: Sequence[tuple[str, int]]) -> Opened:
+    def _open(self, known: Sequence[tuple[str, int]], lost: Sequence[str | None] | None) -> Opened:
+        """Open or create.
+
+        Args:
+            lost: None = the file that there was; else a new one, in place of a damaged one that had rows of these runs.
+        """
         refuse_newer(self._path)
+        if lost is None and (self._directory / SPARE).exists() and not _size(self._path):
+            raise StoreDamaged("there was a database, and now it is empty or gone")  # the spare file comes after it
         # autocommit: transactions are written out; exclusive: no shared memory file, which a full disk could refuse.
         connection = self._connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connection = connection
@@ -137,7 +145,7 @@ class Store:
             connection.execute(f"PRAGMA {setting}")
         connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if version == 0:
-            create(connection, self._spare_pages)
+            create(connection, self._spare_pages, lost or ())
         # After a failed sync the kernel may hold pages that the medium does not: write all of the log back, and begin
         # it anew, before anything is reported as kept on top of it.
         self._checkpoint("RESTART")
@@ -147,11 +155,17 @@ class Store:
         self._keep_spare_file()
         return opened
 
-    def _set_aside(self) -> Path:
-        """Move the damaged database and its log out of the way; the copy before it goes."""
+    def _set_aside(self) -> Path | None:
+        """Move the damaged database and its log out of the way, and return where to; the copy before it goes. Of an
+        empty one nothing is kept.
+        """
+        log = self._directory / f"{DATABASE}-wal"
+        if not _size(self._path):
+            self._path.unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
+            return None
         aside = self._directory / DAMAGED
         self._path.replace(aside)
-        log = self._directory / f"{DATABASE}-wal"
         Path(f"{aside}-wal").unlink(missing_ok=True)
         if log.exists():
             log.replace(f"{aside}-wal")
@@ -373,6 +387,14 @@ class Store:
             return None
         run, base = self._run_of(id_)
         return row if belongs(text, run, id_ - base, row[1], row[2]) else None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _bytes_written() -> int:

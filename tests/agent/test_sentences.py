@@ -64,6 +64,7 @@ FIELDS: dict[str, dict[str, object]] = {
     "backlog_done": {"seconds": 50.2},
     "store_degraded": {"reason": "disk-full", "text": "database or disk is full"},
     "store_ok": {"degraded_s": 61.0, "dropped": 0},
+    "store_gone": {"directory": "/var/lib/shopfloor-agent"},
     "store_set_aside": {"file": "outbox.db.damaged", "reason": "corrupt"},
     "store_dropping": {"dropped": 9, "reason": "cap"},
     "clock_unsynced": {},

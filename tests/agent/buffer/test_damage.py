@@ -6,11 +6,14 @@
 import os
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agent.buffer.gaps import Gap
 from agent.buffer.outbox import Outbox
+from agent.buffer.store import Store
 from collectors.api import Batch
 
 DAMAGES = int(os.environ.get("SHOPFLOOR_DAMAGES", "24"))
@@ -92,7 +95,6 @@ async def test_a_damaged_file_is_set_aside_or_read_around(tmp_path: Path) -> Non
         directory = tmp_path / str(seed)
         shutil.copytree(tmp_path / "good", directory)
         damage(directory / "outbox.db", rng)
-        emptied = (directory / "outbox.db").stat().st_size == 0
         outbox = make(directory)
         await outbox.open()
         await outbox.append(Batch("press", "1s", 0.0, {"fresh": 1}), ts=1, rev="r")
@@ -104,15 +106,52 @@ async def test_a_damaged_file_is_set_aside_or_read_around(tmp_path: Path) -> Non
         gaps = outbox.gaps()
         everything = any(gap["from"] is None and gap["run"] in (run, None) for gap in gaps)
         for seq in bodies.keys() - arrived:
-            assert (
-                emptied
-                or everything
-                or any(
-                    gap["run"] == run and gap["from"] is not None and gap["from"] <= seq <= gap["to"] for gap in gaps
-                )
+            assert everything or any(
+                gap["run"] == run and gap["from"] is not None and gap["from"] <= seq <= gap["to"] for gap in gaps
             ), (seed, seq, gaps)
         await outbox.close(clean=True)
         shutil.rmtree(directory)
+
+
+UNKNOWN = {"run": None, "from": None, "to": None, "reason": "store-damaged"}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_file_that_is_empty_or_gone_is_a_loss_and_not_a_first_start(tmp_path: Path, gone: bool) -> None:
+    await fill(tmp_path)
+    (tmp_path / "outbox.db").write_bytes(b"")
+    if gone:
+        (tmp_path / "outbox.db").unlink()
+    outbox = make(tmp_path)
+    await outbox.open()
+    assert (outbox.state, outbox.gaps()) == ("ok", [UNKNOWN])
+    await outbox.close(clean=True)
+    assert not list(tmp_path.glob("*.damaged*")), "nothing was in it"
+
+
+async def test_a_first_start_that_did_not_come_to_its_end_is_no_loss(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"")  # made, and the power went
+    (tmp_path / "outbox.lock").write_bytes(b"17")
+    outbox = make(tmp_path)
+    await outbox.open()
+    assert (outbox.state, outbox.gaps()) == ("ok", [])
+    await outbox.close(clean=True)
+
+
+def test_a_crash_right_after_a_file_was_set_aside_hides_nothing(tmp_path: Path) -> None:
+    """The loss is in the new file as soon as it is one: nobody has committed anything since."""
+
+    def store(run: str) -> Store:
+        return Store(tmp_path, run=run, started_at=0, max_size=50_000_000, max_payload=60_000)
+
+    (tmp_path / "outbox.db").write_bytes(b"not a database " * 1000)
+    with closing(store("1" * 16)) as first:
+        assert first.open().damaged
+    with closing(store("2" * 16)) as second:
+        assert Gap(None, None, None, "store-damaged") in second.open().gaps
+    (tmp_path / "outbox.db").unlink()  # damaged once more, moved aside, and the power went
+    with closing(store("3" * 16)) as third:
+        assert third.open().gaps == (Gap(None, None, None, "store-damaged"),)
 
 
 async def test_the_damaged_file_is_kept_once(tmp_path: Path) -> None:
@@ -123,7 +162,7 @@ async def test_the_damaged_file_is_kept_once(tmp_path: Path) -> None:
         outbox = make(directory)
         await outbox.open()
         assert outbox.state == "ok"
-        assert {"run": None, "from": None, "to": None, "reason": "store-damaged"} in outbox.gaps()
+        assert UNKNOWN in outbox.gaps()
         await outbox.close(clean=True)
     assert [path.name for path in sorted(directory.glob("*.damaged*"))] == ["outbox.db.damaged"]
 
