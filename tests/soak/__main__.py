@@ -19,6 +19,7 @@ SCENARIOS = {
     "crash": "kill -9 at random moments",
     "footprint": "memory, imports and start of a Modbus-only daemon",
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
+    "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
 SHORT = ("crash",)
