@@ -260,11 +260,16 @@ class Ledger:
 def read_log(path: Path) -> Iterator[tuple[float, str, bytes]]:
     """What `mosquitto_sub -F '%U %r %t %p'` wrote: arrival (seconds since the epoch), topic, payload; not retained."""
     with path.open("rb") as log:
-        for line in log:
-            at, retained, rest = line.rstrip(b"\n").split(b" ", 2)
-            topic, _, payload = rest.partition(b" ")
-            if retained == b"0":
-                yield float(at), topic.decode(), payload
+        yield from read_lines(log)
+
+
+def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[float, str, bytes]]:
+    """The same of lines of such a log."""
+    for line in lines:
+        at, retained, rest = line.rstrip(b"\n").split(b" ", 2)
+        topic, _, payload = rest.partition(b" ")
+        if retained == b"0":
+            yield float(at), topic.decode(), payload
 
 
 def _no_constant(name: str) -> None:

@@ -9,14 +9,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.daemon import GATEWAY, SITE, Daemon, eventually
-from tests.ledger import Account, Ledger, read_log
+from tests.ledger import Account, Ledger, read_lines, read_log
 from tests.servers.mosquitto import Mosquitto
 
 
@@ -36,7 +36,7 @@ class Witness:
             "max_queued_messages 0",
         )
         self.heard = directory / "heard"
-        self._looked_at = 0
+        self._looked_at = self._entered = 0
         self.ledger = Ledger(SITE, GATEWAY)
         self._directory = directory
         self._listener: subprocess.Popen[bytes] | None = None
@@ -69,6 +69,19 @@ class Witness:
         for _, topic, payload in self.arrivals():
             self.ledger.take(topic, payload)
         return self.ledger.settle(ended)
+
+    def settle_into(self, ledgers: Mapping[str, Ledger], look: Callable[[str, bytes], None]) -> None:
+        """Enter what was heard since the last call into the ledgers of their gateways, and show it to `look`."""
+        with self.heard.open("rb") as log:
+            log.seek(self._entered)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._entered += len(whole)
+        for _, topic, payload in read_lines(whole.splitlines(keepends=True)):
+            ledger = ledgers.get(topic.split("/")[2])
+            if ledger is not None:
+                ledger.take(topic, payload)
+                look(topic, payload)
 
     def retained(self, topic: str) -> bytes:
         """What somebody who comes now finds there; empty if nothing."""
