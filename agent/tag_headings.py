@@ -90,10 +90,18 @@ _REFUSED = {
         ("bit", "位", "位号", "位地址"), "the bit belongs to the address: write 40010.3 into the address column"
     ),
 }  # fmt: skip
-_NEUTRAL = frozenset(
-    {"量程", "范围", "range", "数据", "参数", "变量", "点位", "modbus", "寄存器", "基本信息", "采集", "plc"}
-)
+_NEUTRAL = frozenset({
+    "量程", "范围", "range", "数据", "参数", "变量", "点位", "modbus", "寄存器", "基本", "采集", "plc", "信号", "测点",
+    "通讯", "通信", "工程", "工程量", "转换", "换算", "量程转换", "线性转换", "缩放", "signal", "point", "tag", "data",
+    "scaling", "conversion",
+})  # fmt: skip
 """Headings of several columns that change nothing in the meaning of those below them."""
+_ABOUT = re.compile(r"\s*(信息|属性|设置|配置|参数|info|information|settings)$")
+"""Endings of such headings that say nothing more."""
+_OF_THE_VALUE = frozenset({"scale", "offset", "min", "max", "deadband", "invalid", "map", "decimals?"})
+"""What a heading above may change the meaning of: a lower limit of an alarm is no lower limit of the value."""
+_ASIDE = re.compile(r"[(\[【]([^)\]】]*)[)\]】]")
+_OPERATION = re.compile(r"[除乘÷×*0-9]")
 _UNIT = re.compile(r"[(\[【/]\s*(ms|毫秒|s|sec|秒|min|分钟|分)\s*[)\]】]?$", re.IGNORECASE)
 _TIME_UNITS = {"ms": "ms", "毫秒": "ms", "s": "s", "sec": "s", "秒": "s", "min": "min", "分钟": "min", "分": "min"}
 _LOOKED_AT = 30
@@ -153,12 +161,20 @@ def heading(text: str, keys: Collection[str]) -> Heading | None:
         return Heading(text, "")
     match = _UNIT.search(written)
     word = _plain(written[: match.start()] if match is not None else written)
-    for candidate in (word, re.sub(r"\s*[(\[【].*$", "", word), word.replace(" ", "")):
+    aside = _ASIDE.search(word)
+    for candidate in (
+        word,
+        _ASIDE.sub("", word).strip(),
+        _ASIDE.sub(r"\1", word).replace(" ", ""),
+        word.replace(" ", ""),
+    ):
         if candidate in AMBIGUOUS_DECIMALS:
             return Heading(text, "decimals?")
         if candidate in ACCESS:
             return Heading(text, "access")
         key = _KNOWN.get(candidate)
+        if key in {"scale", "offset"} and aside is not None and _OPERATION.search(aside[1]):
+            return None  # `倍率(除以)`: what is in brackets is to be done with the number
         if key is not None and key in keys:
             return Heading(text, key, _TIME_UNITS[match[1].lower()] if match is not None else "", own=candidate == key)
         if candidate in _IGNORED:
@@ -255,9 +271,11 @@ def _meaning(wide: str, upper: str, lower: str, keys: Collection[str]) -> Headin
     joined = heading(f"{wide}{lower}", keys)
     if joined is not None and joined.key:
         return joined
-    if _plain(wide) in _NEUTRAL or heading(wide, keys) is not None:
-        return heading(lower, keys)
-    return None
+    below = heading(lower, keys)
+    group = _plain(wide)
+    if below is None or below.key not in _OF_THE_VALUE or heading(wide, keys) is not None:
+        return below
+    return below if {group, _ABOUT.sub("", group)} & _NEUTRAL else None
 
 
 def _unknown(text: str) -> str:

@@ -125,9 +125,14 @@ class TagTable:
             for column, one in headings.columns.items():
                 if one.key:
                     self._take(tag, column, one)
-            if tag.cells:
+            if tag.cells and not self._is_note(tag):
                 tags.append(tag)
         return tags
+
+    def _is_note(self, tag: _Tag) -> bool:
+        """Whether the row is one text and nothing else: a heading of the rows below, or a note under the table."""
+        filled = sum(1 for text in self._grid.rows[tag.row] if text.strip())
+        return filled == 1 and tag.cells.keys() <= {"name", "label", "description"}
 
     def _take(self, tag: _Tag, column: int, one: Heading) -> None:
         key, row = one.key, tag.row
@@ -247,7 +252,10 @@ class TagTable:
                 tag.named = True  # told as a mistake: it is meant as a name
         for tag in tags:
             place = tag.cells.get(self._place)
-            if tag.named or place is None:
+            if tag.named:
+                continue
+            if place is None:  # told as a mistake; that there is no name to be made of it either is none
+                tag.cells["name"] = self._cell(tag.row, 0, f"row_{tag.row + 1}")
                 continue
             made = _name_of(place.text)
             kind = tag.cells.get("type")

@@ -2,8 +2,8 @@
 
 Forms: classic `40001` / `400001` (first digit = area, the rest = 1-based number), or `coil:N`, `discrete:N`,
 `input:N`, `holding:N` with the 0-based offset N as it goes over the wire, decimal or hex after `0x`; both with `.B` for
-bit B of a register, 0 the least. A bare number that is neither is refused with both of its readings, and so are the
-notations of the makers, which later versions understand.
+bit B of a register, 0 the least. Hex may also end in `H`. What counts from 0 in some documents and from 1 in others (a
+bare number, `4x0100`) is refused with all its readings; the notations of makers are left to `notation.py`.
 
 Pure. May import: the standard library.
 """
@@ -21,11 +21,15 @@ BIT_AREAS: frozenset[Area] = frozenset({"coil", "discrete"})
 LAST_OFFSET = 65_535
 
 _CLASSIC_AREAS: dict[str, Area] = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
-_NUMBER = r"0[xX][0-9A-Fa-f]+|[0-9]+"
+_NUMBER = r"0[xX][0-9A-Fa-f]+|[0-9][0-9A-Fa-f]*[hH]|[0-9]+"
 _BY_AREA = re.compile(rf"^(?P<area>[A-Za-z]+)\s*:\s*(?P<number>{_NUMBER})(?:\.(?P<bit>[0-9]+))?$")
 _CLASSIC = re.compile(r"^(?P<area>[0134])(?P<number>[0-9]{4,5})(?:\.(?P<bit>[0-9]+))?$")
-_BARE = re.compile(rf"^(?P<number>{_NUMBER})(?P<bit>\.[0-9]+)?$")
-_BRAND = re.compile(r"^(%[A-Za-z]{1,3}|[A-Za-z]{1,4}|[0134][xX])[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*([.,][A-Za-z0-9.]+)?$")
+_BARE = re.compile(rf"^(?P<number>{_NUMBER}|[0-9A-Fa-f]{{1,5}}[hH]|&?[hH][0-9A-Fa-f]{{3,5}})(?P<bit>\.[0-9]+)?$")
+_PANEL = re.compile(r"^(?P<area>[134])[xX]\s*(?P<number>[0-9]{1,6})(?P<bit>\.[0-9]+)?$")
+_RANGE = re.compile(
+    r"^(?P<first>[A-Za-z:]{0,9}[0-9][0-9A-Fa-fxXhH]*)\s*(?:[-~～—]|\.\.|至|到)\s*[A-Za-z:]{0,9}[0-9][0-9A-Fa-fxXhH]*$"
+)
+_BRAND = re.compile(r"^(%[A-Za-z]{1,3}|[A-Za-z]{1,4})[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*([.,][A-Za-z0-9.]+)?$")
 _EXPECTED = "expected an address such as 40001, 40010.3, holding:0, input:0x1F, coil:0 or discrete:7"
 _NEAR_AREAS: dict[str, Area] = {
     "coils": "coil", "c": "coil", "discretes": "discrete", "di": "discrete", "inputs": "input", "ir": "input",
@@ -78,6 +82,10 @@ def parse_address(text: str) -> Address:
         return _by_area(text, match)
     if match := _BARE.match(text):
         raise AddressError(_both_readings(text, match))
+    if match := _PANEL.match(text):
+        raise AddressError(_readings_of_panels(text, match))
+    if match := _RANGE.match(text):
+        raise AddressError(f"is a range: write the first register, {match['first']}; the type tells how many follow")
     if _BRAND.match(text):
         raise NotSupportedYet(
             f"addresses in the maker's notation such as {text} are not supported yet: "
@@ -125,13 +133,43 @@ def _both_readings(text: str, match: re.Match[str]) -> str:
         return f"past the last address, {LAST_OFFSET}; {_EXPECTED}"
     readings = []
     if number <= LAST_OFFSET:
-        readings.append(f"the offset {number} counted from 0 (write holding:{match['number']}{bit})")
+        readings.append(f"the offset {number} counted from 0 (write holding:{_plain(match['number'])}{bit})")
     if number:
-        written = f"4{number:04d}" if number <= 9999 else f"4{number:05d}"
+        written = _classic_text("4", number)
         readings.append(f"the register number {number} counted from 1 (write {written}{bit}, the same as"
                         f" holding:{number - 1}{bit})")  # fmt: skip
+    coil = match["number"][2:]
+    if match["number"][:2] in {"0x", "0X"} and coil.isdecimal() and int(coil) and not bit:
+        readings.append(f"the coil {int(coil)} of a panel (write {_classic_text('0', int(coil))}, the same as"
+                        f" coil:{int(coil) - 1}, or coil:{int(coil)})")  # fmt: skip
     return f"{text} alone can be {' or '.join(readings)}; for other areas write input:, discrete: or coil:"
 
 
+def _readings_of_panels(text: str, match: re.Match[str]) -> str:
+    number, bit, area = int(match["number"]), match["bit"] or "", _CLASSIC_AREAS[match["area"]]
+    if len(match["number"]) > 4 and match["number"][0] == match["area"]:
+        return f"write {match['number']}{bit} without the {match['area']}x"
+    if number > LAST_OFFSET:
+        return f"past the last address, {LAST_OFFSET}; {_EXPECTED}"
+    from_0 = f"the offset {number} counted from 0 (write {area}:{number}{bit})"
+    if not number:
+        return f"{text} is {from_0}"
+    from_1 = f"number {number} counted from 1, as most panels do (write {_classic_text(match['area'], number)}{bit},"
+    return f"{text} can be {from_1} the same as {area}:{number - 1}{bit}) or {from_0}"
+
+
+def _classic_text(area: str, number: int) -> str:
+    return f"{area}{number:04d}" if number <= 9999 else f"{area}{number:05d}"
+
+
+def _plain(digits: str) -> str:
+    """Hex the way this program writes it; all else as it is."""
+    bare = digits.lstrip("&")
+    if bare[:1] in {"h", "H"}:
+        return f"0x{bare[1:]}"
+    return f"0x{bare[:-1]}" if bare[-1] in {"h", "H"} else bare
+
+
 def _number(digits: str) -> int:
-    return int(digits, 16) if digits[:2] in {"0x", "0X"} else int(digits)
+    plain = _plain(digits)
+    return int(plain, 16) if plain[:2] in {"0x", "0X"} else int(plain)

@@ -106,6 +106,36 @@ def test_headings_over_two_rows_in_csv_and_workbook(tmp_path: Path) -> None:
         assert (tag.address, tag.min, tag.max, tag.unit) == ("40001", 0, 100.5, "bar")
 
 
+def test_headings_of_several_columns_may_be_any_words_where_nothing_hangs_on_them(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [
+        ["注塑机通讯地址表 V1.2"],
+        ["序号", "机台一", None, None, "工程量设置", None, None, "说明"],
+        [None, "名称", "地址(十进制)", "类型", "单位", "倍率", "量程(下限)", None],
+        [1, "料筒一段", 40001.0, "16位有符号", "℃", 0.1, 0, "加热"],
+    ]
+    text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in rows).replace(
+        "40001.0", "40001"
+    )
+    data = workbook({"S": rows}, merge=("A1:H1", "A2:A3", "B2:D2", "E2:G2", "H2:H3"))
+    for loaded in (load_list(tmp_path, text), load_list(tmp_path, data, "list.xlsx")):
+        tag = tags_of(loaded)["40001"]
+        assert (tag.label, tag.type, tag.unit, tag.scale, tag.min) == ("料筒一段", "int16", "℃", 0.1, 0)
+        assert tag.description == "加热"
+
+
+def test_what_is_to_be_done_with_the_number_is_not_lost_in_brackets(tmp_path: Path) -> None:
+    (mistake,) = load_list(tmp_path, "名称,地址,类型,倍率(除以)\na,40001,int16,10\n").mistakes
+    assert (mistake.line, mistake.column) == (1, 4)
+    assert "unknown heading '倍率(除以)'" in mistake.message
+
+
+def test_a_row_with_a_single_cell_is_a_heading_of_the_rows_below(tmp_path: Path) -> None:
+    text = "名称,地址,类型\n一号线,,\na,40001,int16\n备注：地址以PLC程序V2.3为准,,\n,40002,int16\n"
+    assert list(tags_of(load_list(tmp_path, text))) == ["a", "40002"]
+    (mistake,) = load_list(tmp_path, "名称,地址,类型\na,40001,int16\n备用,,int16\n").mistakes
+    assert (mistake.line, "'address:' is missing" in mistake.message) == (3, True)
+
+
 def test_alarm_limits_are_no_limits_of_the_value(tmp_path: Path) -> None:
     loaded = load_list(tmp_path, "名称,地址,类型,报警,\n,,,下限,上限\na,40001,int16,1,2\n")
     assert [str(one).partition("list.csv:")[2] for one in loaded.mistakes] == [

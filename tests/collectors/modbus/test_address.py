@@ -28,6 +28,8 @@ FIRST_DIGIT = {"coil": "0", "discrete": "1", "input": "3", "holding": "4"}
         ("coil:0", "coil", 0, None),
         ("discrete:7", "discrete", 7, None),
         ("input:0x1F", "input", 31, None),
+        ("input:1FH", "input", 31, None),
+        ("holding:2006h.3", "holding", 0x2006, 3),
         ("holding:0X10.15", "holding", 16, 15),
         ("Holding:100", "holding", 100, None),
         (" holding : 100 ", "holding", 100, None),
@@ -40,7 +42,7 @@ def test_forms(text: str, area: str, offset: int, bit: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["D100", "VW100", "%MW10", "HD0", "X17", "%MX10.3", "M8000", "SM0.1", "HSD12", "%IX0.0", "4x0001"]
+    "text", ["D100", "VW100", "%MW10", "HD0", "X17", "%MX10.3", "M8000", "SM0.1", "HSD12", "%IX0.0"]
 )
 def test_notations_of_makers_come_later(text: str) -> None:
     with pytest.raises(NotSupportedYet, match="not supported yet"):
@@ -58,14 +60,30 @@ def test_notations_of_makers_come_later(text: str) -> None:
         ("012", ("holding:012", "40012")),
         ("100.3", ("holding:100.3", "40100.3", "holding:99.3")),
         ("65536", ("465536", "holding:65535")),
+        ("2006H", ("holding:0x2006", "48198", "holding:8197")),
+        ("H2006", ("holding:0x2006", "48198", "holding:8197")),
+        ("&h2006", ("holding:0x2006", "48198", "holding:8197")),
+        ("00FFh.3", ("holding:0x00FF.3", "40255.3", "holding:254.3")),
+        ("0x0020", ("holding:0x0020", "40032", "holding:31", "00020", "coil:19", "coil:20")),
+        ("4x0001", ("40001", "holding:0", "holding:1)")),
+        ("4X100.3", ("40100.3", "holding:99.3", "holding:100.3)")),
+        ("3x7", ("30007", "input:6", "input:7)")),
+        ("1x0", ("discrete:0)",)),
     ],
 )
 def test_a_bare_number_is_refused_with_both_readings(text: str, readings: tuple[str, ...]) -> None:
     with pytest.raises(AddressError) as caught:
         parse_address(text)
+    assert not isinstance(caught.value, NotSupportedYet)
     for reading in readings:
         assert reading in str(caught.value)
         parse_address(reading.rstrip(")"))
+
+
+@pytest.mark.parametrize("text", ["40020-40021", "40020~40021", "40020～40021", "40020..40021", "40020 - 21"])
+def test_a_range_is_written_as_its_first_register(text: str) -> None:
+    with pytest.raises(AddressError, match=r"write the first register, 40020; the type tells how many follow"):
+        parse_address(text)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +105,10 @@ def test_a_bare_number_is_refused_with_both_readings(text: str, readings: tuple[
         ("", "expected"),
         ("４０００１", "expected"),
         ("40001,5", "expected"),
+        ("4x70000", "past the last"),
+        ("0x", "expected"),
+        ("FFFFFh", "past the last"),
+        ("H", "expected"),
         ("40001.", "expected"),
         ("temperature", "expected"),
         ("nsu=http://x;s=y", "expected"),
