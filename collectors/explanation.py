@@ -19,6 +19,7 @@ class Estimate:
         line: what it shares with others (resolved url or line name); None = nothing.
         messages_per_s: messages that reach the broker, as far as the configuration tells (reports: the heartbeats).
         values_per_message: how many values such a message carries on average.
+        answer_s: how long the device is taken to think before each answer, in seconds; None = not counted.
     """
 
     requests_per_s: float
@@ -26,6 +27,7 @@ class Estimate:
     line: str | None
     messages_per_s: float
     values_per_message: float
+    answer_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

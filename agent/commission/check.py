@@ -21,7 +21,7 @@ from agent.commission.budget import Asked, Budget, budgets
 from agent.config import AgentConfig, Loaded, load
 from agent.config_wording import shown_number
 from collectors.api import CollectorType, Estimate, Explanation
-from collectors.fields import DeviceConfig
+from collectors.fields import DeviceConfig, TagConfig
 from collectors.registry import collector_type
 
 _DAY_S = 86_400.0
@@ -188,7 +188,7 @@ def _as_object(path: Path, loaded: Loaded, explain: bool) -> dict[str, Any]:
         },
     }
     if explain:
-        found["explain"] = {name: _explained(one) for name, one in _explanations(config)}
+        found["explain"] = {device.name: _explained(device, one) for device, one in _explanations(config)}
     return found
 
 
@@ -197,18 +197,38 @@ def _lasts_s(config: AgentConfig, devices: Sequence[DeviceCost]) -> float:
     return _buffer_size(config) / a_day * _DAY_S if a_day else 0.0
 
 
-def _explanations(config: AgentConfig) -> list[tuple[str, Explanation]]:
-    return [(one.name, collector_type(one.type, config.plugins).explain(one)) for one in config.devices]
+def _explanations(config: AgentConfig) -> list[tuple[DeviceConfig, Explanation]]:
+    return [(one, collector_type(one.type, config.plugins).explain(one)) for one in config.devices]
 
 
-def _explained(explanation: Explanation) -> dict[str, Any]:
+def _tags(device: DeviceConfig) -> dict[str, TagConfig]:
+    return {tag.name: tag for tag in getattr(device, "tags", ()) if isinstance(tag, TagConfig)}
+
+
+def _becomes(tag: TagConfig | None) -> str:
+    """What is made of the raw value: `x 0.1 - 10 ℃`."""
+    if tag is None:
+        return ""
+    if tag.map is not None:
+        return ", ".join(f"{number}={text}" for number, text in list(tag.map.items())[:2]) + (
+            ", ..." if len(tag.map) > 2 else ""
+        )
+    scale = f"x {tag.scale:.12g}" if tag.scale not in {None, 1.0} else ""
+    offset = f"{'-' if tag.offset < 0 else '+'} {abs(tag.offset):.12g}" if tag.offset else ""
+    return " ".join(part for part in (scale, offset, tag.unit or "") if part)
+
+
+def _explained(device: DeviceConfig, explanation: Explanation) -> dict[str, Any]:
+    own = _tags(device)
     return {
         "tags": [
             {
                 "tag": tag.tag,
+                "label": own[tag.tag].label if tag.tag in own else None,
                 "source": tag.source,
                 "group": tag.group,
                 "type": tag.type,
+                "value": _becomes(own.get(tag.tag)),
                 "area": tag.area,
                 "offset": tag.offset,
                 "bit": tag.bit,
@@ -251,11 +271,27 @@ def _text(path: Path, config: AgentConfig, explain: bool) -> list[str]:
             ],
             numbers=frozenset({1}),
         )
+        out += _assumed(devices)
     out += ["", *_summary(config, devices)]
     if explain:
-        for name, explanation in _explanations(config):
-            out += ["", *_explain_text(name, explanation)]
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for device, explanation in _explanations(config):
+            alike.setdefault(tuple(_explain_text(device, explanation)), []).append(device.name)
+        for text, names in alike.items():
+            out += ["", f"{', '.join(names)}:", *text]
     return out
+
+
+def _assumed(devices: Sequence[DeviceCost]) -> list[str]:
+    """The answer times that the table of lines was computed with."""
+    times = {cost.estimate.answer_s for cost in devices if cost.estimate.line is not None} - {None}
+    shown = [f"{1000 * (time or 0):.3g} ms" for time in sorted(time for time in times if time is not None)]
+    if not shown:
+        return []
+    return [
+        f"Counted with answers after {' to '.join(dict.fromkeys((shown[0], shown[-1])))}; for slower devices give their"
+        " answer_time. How busy a line really is, `shopfloor status` shows."
+    ]
 
 
 def _summary(config: AgentConfig, devices: Sequence[DeviceCost]) -> list[str]:
@@ -274,14 +310,17 @@ def _summary(config: AgentConfig, devices: Sequence[DeviceCost]) -> list[str]:
     return out
 
 
-def _explain_text(name: str, explanation: Explanation) -> list[str]:
-    columns = ["tag", "source", "every", "type", "area", "offset", "bit", "order", "note"]
+def _explain_text(device: DeviceConfig, explanation: Explanation) -> list[str]:
+    own = _tags(device)
+    columns = ["tag", "label", "source", "every", "type", "value", "area", "offset", "bit", "order", "note"]
     rows = [
         [
             tag.tag,
+            (own[tag.tag].label if tag.tag in own else None) or "",
             tag.source,
             tag.group,
             tag.type,
+            _becomes(own.get(tag.tag)),
             tag.area or "",
             "" if tag.offset is None else str(tag.offset),
             "" if tag.bit is None else str(tag.bit),
@@ -290,9 +329,9 @@ def _explain_text(name: str, explanation: Explanation) -> list[str]:
         ]
         for tag in explanation.tags
     ]
-    used = [index for index, title in enumerate(columns) if index < 4 or any(row[index] for row in rows)]
-    out = [f"{name}:"]
-    out += table([columns[i] for i in used], [[row[i] for i in used] for row in rows])
+    always = {"tag", "source", "every", "type"}
+    used = [index for index, title in enumerate(columns) if title in always or any(row[index] for row in rows)]
+    out = table([columns[i] for i in used], [[row[i] for i in used] for row in rows])
     out += [f"  reads {request}" for request in explanation.requests]
     return [*out, *(f"  note: {note}" for note in explanation.notes)]
 

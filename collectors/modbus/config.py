@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorH
 from pydantic_core import PydanticCustomError
 
 from collectors.api import TagInfo, group_name
-from collectors.fields import Model
+from collectors.fields import Duration, Model
 from collectors.line_config import Endpoint, LineConfig, OnLine, parse_endpoint
 from collectors.modbus.brands import BRAND_NAMES, BRANDS, BrandName
 from collectors.modbus.datatypes import WIDE, WordOrder
@@ -101,6 +101,10 @@ class ModbusConfig(OnLine):
     max_gap: int = Field(
         8, ge=0, le=MAX_COILS, description="unnamed addresses read along to save a request; 0 = only what is named here"
     )
+    answer_time: Duration | None = Field(
+        None, le=10, description="from a request to the first byte of its answer, to plan and estimate with (tcp 5 ms,"
+        " serial and rtu+tcp 20 ms, listen 200 ms)",
+    )  # fmt: skip
     expect: Expected = Field(
         default_factory=list,
         description="what must stand where, read at each connect and every hour: else all tags are bad:layout",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collectors.api import Estimate, Explanation, TagExplanation, group_name
 from collectors.modbus.brands import BRANDS
 from collectors.modbus.config import ModbusConfig, ModbusTag
-from collectors.modbus.layout import blocks_of, wire_of
+from collectors.modbus.layout import answer_time, blocks_of, wire_of
 
 
 def estimate(config: ModbusConfig) -> Estimate:
@@ -32,6 +32,7 @@ def estimate(config: ModbusConfig) -> Estimate:
         line=config.line_label,
         messages_per_s=total,
         values_per_message=values_per_s / total,
+        answer_s=answer_time(config),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig
 from collectors.modbus.plan import ANYTHING, Block, Limits, Rules, Span, plan
-from collectors.modbus.wire import TCP, Wire, serial_wire
+from collectors.modbus.wire import ANSWER_S, TCP, Wire, serial_wire
 
 
 def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = None) -> list[Span]:
@@ -26,11 +26,17 @@ def limits_of(config: ModbusConfig) -> Limits:
 
 
 def wire_of(config: ModbusConfig) -> Wire:
-    """What requests cost on the device's line, at the answer time that is usual there."""
-    line = config.settings
+    """What requests cost on the device's line, at the answer time given or usual there."""
+    line, answer_s = config.settings, answer_time(config)
     if line.is_rtu:
-        return serial_wire(line.baudrate, bits=round(line.character_s * line.baudrate), pause=line.pause)
-    return Wire(TCP.request_s + line.pause, TCP.byte_s)
+        bits = round(line.character_s * line.baudrate)
+        return serial_wire(line.baudrate, bits=bits, pause=line.pause, answer_s=answer_s)
+    return Wire(answer_s + line.pause, TCP.byte_s)
+
+
+def answer_time(config: ModbusConfig) -> float:
+    """Seconds from the end of a request to the first byte of the answer."""
+    return config.answer_time if config.answer_time is not None else ANSWER_S[config.endpoint.kind]
 
 
 def blocks_of(config: ModbusConfig, due: frozenset[str], rules: Rules = ANYTHING) -> list[Block]:

@@ -18,6 +18,10 @@ TCP_ANSWER_S = 0.005
 """What one request over TCP takes with a PLC that answers within its cycle; nothing better is known offline."""
 SERIAL_ANSWER_S = 0.02
 """What a meter or inverter takes from the end of the request to its first byte: 5 to 50 ms are usual."""
+MODEM_ANSWER_S = 0.2
+"""The same of a device behind a modem that dialled in: the mobile network comes on top."""
+ANSWER_S = {"tcp": TCP_ANSWER_S, "rtu+tcp": SERIAL_ANSWER_S, "serial": SERIAL_ANSWER_S, "listen": MODEM_ANSWER_S}
+"""Kind of endpoint -> answer time that is assumed where none is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,35 @@ def test_explain_shows_each_tag_and_each_request(capsys: pytest.CaptureFixture[s
         assert word in printed
 
 
+def test_explain_shows_what_becomes_of_a_value_and_equal_devices_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "agent.yaml"
+    meters = "".join(
+        f"  - {{name: m{n}, type: modbus, url: 'tcp://10.0.0.1', unit_id: {n}, template: chint-dtsu666,"
+        f" vars: {{ct: {ct}}}}}\n"
+        for n, ct in ((1, 40), (2, 40), (3, 20))
+    )
+    molder = (
+        "  - name: p\n    type: modbus\n    url: tcp://10.0.0.2\n    tags:\n"
+        "      - {name: t, label: 料筒, address: 40001, type: int16, scale: 0.1, offset: -10, unit: Cel}\n"
+        "      - {name: mode, address: 40002, type: uint16, map: {0: 手动, 1: 半自动, 2: 全自动}}\n"
+    )
+    file.write_text(f"site: s\ngateway: g1\nmqtt: {{url: 'mqtts://b'}}\ndevices:\n{meters}{molder}", encoding="utf-8")
+    assert check(file, explain=True) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.endswith(":") and not line.startswith(" ")] == ["m1, m2:", "m3:", "p:"]
+    (power,) = {line.split("x ")[1].split()[0] for line in printed if line.startswith("power  ") and "x 4" in line}
+    assert power == "4"
+    temperature = next(line for line in printed if line.startswith("t "))
+    assert "料筒" in temperature
+    assert "x 0.1 - 10 Cel" in temperature
+    assert any("0=手动, 1=半自动, ..." in line for line in printed)
+    assert check(file, as_json=True, explain=True) == 0
+    found = json.loads(capsys.readouterr().out)["explain"]["p"]["tags"][0]
+    assert (found["label"], found["value"]) == ("料筒", "x 0.1 - 10 Cel")
+
+
 def test_mistakes_are_results_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text("sit: x\n")
