@@ -8,7 +8,8 @@ out of all requests, and is tried again after growing pauses, and when the devic
 Promises: whatever a device refuses, and however long requests it takes, after a bounded number of questions every place
 that can be read alone is read, and no other request is refused again. Nothing is asked that the plan did not name.
 
-Pure; the clock is handed in. May import: the standard library, `collectors.modbus.address`, `collectors.modbus.plan`.
+Pure; the clock is handed in. May import: the standard library, `collectors.modbus.address`,
+`collectors.modbus.lengths`, `collectors.modbus.plan`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from collectors.modbus.address import AREAS, BIT_AREAS, Area
+from collectors.modbus.address import Area
+from collectors.modbus.lengths import Lengths
 from collectors.modbus.plan import Block, Cut, Limits, Rules, Span, Stretch, plan
 
 QUARANTINED = "bad:quarantined"
@@ -61,6 +63,8 @@ class _Refused:
     quality: str
     retry_at: float
     pause: float
+    is_bridge: bool
+    """Two places that are read each, and not together."""
 
 
 @dataclass(slots=True)
@@ -84,15 +88,6 @@ class _Trial:
         return within and len(other.places) < len(self.places)
 
 
-@dataclass(slots=True)
-class _Search:
-    """The longest request that is answered, between one that was and one that was not."""
-
-    block: Block
-    lengths: list[int]
-    mute: bool
-
-
 class Knowledge:
     """What one device showed; outlives its connections.
 
@@ -108,10 +103,9 @@ class Knowledge:
         """Nothing was answered, the last time it was asked for its tags."""
         self._clock = clock
         self._layout: Hashable = None
-        self._limits: dict[Area, int] = {}
+        self._lengths = Lengths(clock)
         self._refused: dict[Place, _Refused] = {}
         self._trials: list[_Trial] = []
-        self._search: _Search | None = None
         self._next_retry = float("inf")
         self._ever_read = False
         self._storm = 0
@@ -122,12 +116,13 @@ class Knowledge:
             self._layout = layout
             self._refused.clear()
             self._trials.clear()
-            self._search = None
+            self._lengths.forget_tags()
             self._changed()
 
     def reconnected(self) -> None:
-        """The device was connected anew, and may be another: try again what it refused."""
+        """The device was connected anew, and may be another: try again what it refused, and longer requests."""
         self._retry_all(self._clock())
+        self._lengths.reconnected()
 
     def quality(self, area: Area, stretch: Stretch) -> str | None:
         """Why a place is left out; None if it is not."""
@@ -137,7 +132,8 @@ class Knowledge:
     @property
     def has_questions(self) -> bool:
         """Whether there is something to find out now."""
-        return bool(self._trials) or self._search is not None or self._clock() >= self._next_retry
+        due = self._clock() >= self._next_retry or self._lengths.wants_more
+        return due or bool(self._trials) or self._lengths.is_searching
 
     # -- what polls tell -----------------------------------------------------------------------------------------
 
@@ -151,6 +147,10 @@ class Knowledge:
 
     def was_read(self, block: Block) -> None:
         """A block was read, which tells of the halves of earlier trials."""
+        self._lengths.was_read(block)
+        self._need_not_wait_for(block)
+
+    def _need_not_wait_for(self, block: Block) -> None:
         for trial in self._trials:
             if trial.block.area == block.area and trial.halves:
                 trial.halves = {half for half in trial.halves if half[0] < block.offset or half[1] > block.end}
@@ -177,12 +177,20 @@ class Knowledge:
 
     # -- what to find out ----------------------------------------------------------------------------------------
 
-    def heal(self, refused: Iterable[Block], limits: Limits) -> Generator[Ask, Outcome, None]:
-        """Ask what is to be known now, the parts of refused blocks first; may be left at any time, and begun anew."""
+    def heal(
+        self, refused: Iterable[Block], limits: Limits, spans: Sequence[Span] = ()
+    ) -> Generator[Ask, Outcome, None]:
+        """Ask what is to be known now, the parts of refused blocks first; may be left at any time, and begun anew.
+
+        Args:
+            refused: blocks of this poll.
+            limits: what the configuration allows.
+            spans: all tags, to see how long requests might be.
+        """
         waiting = list(refused)
         while True:
             # What can be judged comes first, and one block after the other: a limit found with one spares the others.
-            ask = self._next() or (None if waiting else self._retry())
+            ask = self._next() or (None if waiting else self._retry() or self._longer(limits, spans))
             if ask is not None:
                 outcome = yield ask
                 self._answer(ask, outcome)
@@ -203,10 +211,8 @@ class Knowledge:
                         waiting.insert(0, part)
 
     def _next(self) -> Ask | None:
-        if self._search is not None:
-            lengths = self._search.lengths
-            block = self._search.block
-            return Ask("length", _block(block.area, block.offset, block.offset + lengths[len(lengths) // 2]))
+        if (question := self._lengths.question()) is not None:
+            return Ask("length", question)
         self._drop_explained()
         for trial in self._trials:
             if not trial.halves and not any(trial.holds(other) for other in self._trials):
@@ -221,13 +227,19 @@ class Knowledge:
         (area, stretch), _ = min(self._refused.items(), key=lambda item: item[1].retry_at)
         return Ask("retry", _block(area, *stretch))
 
+    def _longer(self, limits: Limits, spans: Sequence[Span]) -> Ask | None:
+        self._lengths.try_more(spans, limits, self.rules)
+        return self._next() if self._lengths.is_searching else None
+
     def _answer(self, ask: Ask, outcome: Outcome) -> None:
         stretch = (ask.block.offset, ask.block.end)
         if ask.kind == "retry":
             self._retried((ask.block.area, stretch), outcome)
-        elif self._search is not None and ask.kind == "length":
-            if self._counts(outcome, self._search.mute):
-                self._measured(self._search, ask.block.count, outcome is Outcome.READ)
+        elif ask.kind == "length":
+            if outcome is not Outcome.UNKNOWN:
+                silent = outcome is Outcome.SILENT
+                self._lengths.answered(ask.block.count, was_read=outcome is Outcome.READ, was_silent=silent)
+                self._changed()
         elif (trial := self._asked_for(ask)) is not None and self._counts(outcome, trial.mute):
             self._judged(trial, ask, outcome is Outcome.READ)
 
@@ -250,7 +262,12 @@ class Knowledge:
                 return
         self._trials.remove(trial)
         if ask.kind == "bridge" and not was_read:
-            self._leave_out(ask.block.area, (ask.block.offset, ask.block.end), QUARANTINED, LAST_RETRY_S)
+            if self._lengths.refused_pair(ask.block):
+                self._drop_long_bridges()
+            else:
+                self._leave_out(
+                    ask.block.area, (ask.block.offset, ask.block.end), QUARANTINED, LAST_RETRY_S, is_bridge=True
+                )
         elif was_read:
             self.was_read(trial.block)  # it was a passing trouble
         else:
@@ -262,31 +279,7 @@ class Knowledge:
         block = trial.block
         cut = trial.cut[0]
         left = max(span.end for span in block.spans if (span.offset, span.width) < trial.cut) - block.offset
-        known = max(left, block.end - cut)
-        ends = set()
-        reached = 0
-        for span in sorted(block.spans, key=lambda span: span.offset):
-            reached = max(reached, span.end - block.offset)
-            ends.add(reached)
-        self._limit(block.area, known)
-        lengths = sorted(length for length in ends if known < length < block.count)
-        self._search = _Search(block, lengths, trial.mute) if lengths else None
-
-    def _measured(self, search: _Search, length: int, was_read: bool) -> None:
-        if was_read:
-            self._limit(search.block.area, length)
-            search.lengths = [other for other in search.lengths if other > length]
-        else:
-            search.lengths = [other for other in search.lengths if other < length]
-        if not search.lengths:
-            self._search = None
-
-    def _limit(self, area: Area, count: int) -> None:
-        """One limit for registers and one for bits: devices count the bytes of their buffer."""
-        for other in AREAS:
-            if (other in BIT_AREAS) == (area in BIT_AREAS):
-                self._limits[other] = count
-        self._changed()
+        self._lengths.too_long(block, max(left, block.end - cut), mute=trial.mute)
 
     def _drop_explained(self) -> None:
         """Take cuts back whose reason is known by now."""
@@ -296,12 +289,12 @@ class Knowledge:
             for trial in self._trials:
                 # What is explained within a half is no reason to wait for the half itself any more.
                 if trial not in kept:
-                    self.was_read(trial.block)
+                    self._need_not_wait_for(trial.block)
             self._trials = kept
             self._changed()
 
     def _is_explained(self, block: Block) -> bool:
-        if block.count > self._limits.get(block.area, block.count):
+        if block.count > self._lengths.limits.get(block.area, block.count):
             return True
         return any(
             area == block.area and block.offset <= first and end <= block.end for area, (first, end) in self._refused
@@ -309,8 +302,18 @@ class Knowledge:
 
     # -- what is left out ----------------------------------------------------------------------------------------
 
-    def _leave_out(self, area: Area, stretch: Stretch, quality: str, pause: float) -> None:
-        self._refused[area, stretch] = _Refused(quality, self._clock() + pause, pause)
+    def _leave_out(self, area: Area, stretch: Stretch, quality: str, pause: float, *, is_bridge: bool = False) -> None:
+        self._refused[area, stretch] = _Refused(quality, self._clock() + pause, pause, is_bridge)
+        self._changed()
+
+    def _drop_long_bridges(self) -> None:
+        """What was taken for holes is too long for the device."""
+        limits = self._lengths.limits
+        self._refused = {
+            (area, (first, end)): entry
+            for (area, (first, end)), entry in self._refused.items()
+            if not (entry.is_bridge and end - first > limits.get(area, end - first))
+        }
         self._changed()
 
     def _retried(self, place: Place, outcome: Outcome) -> None:
@@ -343,7 +346,7 @@ class Knowledge:
             first = min((span.offset, span.width) for span in block.spans)
             cuts.setdefault(block.area, set()).update({first, trial.cut, (last[0], last[1] + 1)})
         rules = Rules(
-            dict(self._limits),
+            self._lengths.limits,
             {area: sorted(found) for area, found in refused.items()},
             {area: sorted(found) for area, found in cuts.items()},
         )

@@ -127,7 +127,8 @@ class Mender:
         may_go_on: Callable[[], bool],
     ) -> list[Reading]:
         parts: list[Reading] = []
-        steps = self.known.heal(refused, limits_of(self._config))
+        every = frozenset(self._config.groups())
+        steps = self.known.heal(refused, limits_of(self._config), spans_of(self._config, every))
         step = next(steps, None)
         for asked in range(MOST_ASKED):
             if step is None or (asked and not may_go_on()):

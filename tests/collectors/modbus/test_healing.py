@@ -25,12 +25,15 @@ class Device:
 
     bad: set[int]
     limit: int
+    mute: bool = False
+    """No answer at all to requests that are too long."""
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     def ask(self, block: Block) -> Outcome:
         self.asked.append((block.offset, block.end))
-        fine = block.count <= self.limit and self.bad.isdisjoint(range(block.offset, block.end))
-        return Outcome.READ if fine else Outcome.REFUSED
+        if block.count > self.limit:
+            return Outcome.SILENT if self.mute else Outcome.REFUSED
+        return Outcome.READ if self.bad.isdisjoint(range(block.offset, block.end)) else Outcome.REFUSED
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Agent:
             self.known.was_read(block)
         refused = [block for block, outcome in outcomes.items() if outcome is Outcome.REFUSED]
         if self.known.believes(len(came)):
-            steps = self.known.heal(refused, LIMITS)
+            steps = self.known.heal(refused, LIMITS, self.spans)
             step = next(steps, None)
             for _ in range(self.questions):
                 if step is None:
@@ -80,7 +83,7 @@ def plants(draw: st.DrawFn) -> tuple[list[Span], Device]:
         spans.append(Span("holding", at, width, index))
         at += draw(st.sampled_from([0, width, width, width, width + 1, width + 5, width + 20]))
     bad = draw(st.sets(st.integers(0, at), max_size=8))
-    return spans, Device(bad, draw(st.sampled_from([4, 5, 16, 32, 63, 100, 125])))
+    return spans, Device(bad, draw(st.sampled_from([1, 2, 3, 4, 5, 16, 32, 63, 100, 125])))
 
 
 @given(plants())
@@ -90,7 +93,11 @@ def test_after_a_few_polls_all_that_can_be_read_is_and_nothing_is_refused_any_mo
 ) -> None:
     spans, device = plant
     agent = Agent(spans, device)
-    readable = {span.index for span in spans if device.bad.isdisjoint(range(span.offset, span.end))}
+    readable = {
+        span.index
+        for span in spans
+        if device.bad.isdisjoint(range(span.offset, span.end)) and span.width <= device.limit
+    }
     for _ in range(40):
         read = agent.poll()
         assert read <= readable
@@ -113,8 +120,8 @@ def test_what_can_be_read_again_is_within_the_hour(plant: tuple[list[Span], Devi
         agent.now += 600
         for _ in range(10):
             read = agent.poll()
-    assert read == {span.index for span in spans}
-    assert agent.left_out() == set()
+    assert read == {span.index for span in spans if span.width <= device.limit}
+    assert agent.left_out() == {span.index for span in spans if span.width > device.limit}
 
 
 def test_a_device_that_takes_fewer_registers_is_measured_once() -> None:
@@ -128,6 +135,84 @@ def test_a_device_that_takes_fewer_registers_is_measured_once() -> None:
     device.asked.clear()
     assert len(agent.poll()) == 1000
     assert len(device.asked) == 16
+
+
+@pytest.mark.parametrize(("before", "after"), [(64, 125), (10, 64), (64, 30), (100, 101), (1, 125)])
+def test_a_device_that_was_replaced_is_measured_anew(before: int, after: int) -> None:
+    spans = [Span("holding", offset, 1, offset) for offset in range(1000)]
+    device = Device(set(), before)
+    agent = Agent(spans, device, questions=32)
+    for _ in range(80):
+        agent.poll()
+    assert agent.known.rules.limits.get("holding", 125) == before
+    device.limit = after
+    agent.known.reconnected()
+    for _ in range(20):
+        agent.poll()
+    assert agent.known.rules.limits.get("holding", 125) == after
+    device.asked.clear()
+    assert len(agent.poll()) == 1000
+    assert len(device.asked) == -(-1000 // after)
+
+
+def test_a_device_that_is_the_same_is_asked_for_more_once_a_connection_and_once_a_day() -> None:
+    spans = [Span("holding", offset, 1, offset) for offset in range(1000)]
+    device = Device(set(), 64)
+    agent = Agent(spans, device, questions=32)
+    agent.poll()
+    agent.poll()
+    for wait in (0.0, 86_400.0):
+        if wait:
+            agent.now += wait
+        else:
+            agent.known.reconnected()
+        device.asked.clear()
+        for _ in range(10):
+            assert len(agent.poll()) == 1000
+        assert [end - first for first, end in device.asked if end - first > 64] == [65]
+        assert agent.known.rules.limits["holding"] == 64
+
+
+def test_a_device_that_is_mute_to_long_requests_is_not_asked_for_more_at_each_connection() -> None:
+    spans = [Span("holding", offset, 1, offset) for offset in range(100)]
+    device = Device(set(), 64, mute=True)
+    agent = Agent(spans, device)
+    agent.known.not_read(plan(spans, LIMITS)[0], SILENT)
+    for _ in range(40):
+        agent.poll()
+    assert agent.known.rules.limits["holding"] == 64
+    device.asked.clear()
+    for _ in range(10):
+        agent.known.reconnected()
+        assert len(agent.poll()) == 100
+    assert all(end - first <= 64 for first, end in device.asked)
+    agent.now += 86_400
+    for _ in range(10):
+        assert len(agent.poll()) == 100
+    assert [end - first for first, end in device.asked if end - first > 64] == [65]
+    device.limit = 125
+    agent.now += 86_400
+    for _ in range(10):
+        agent.poll()
+    assert agent.known.rules.limits == {}
+
+
+def test_a_limit_stays_when_other_tags_are_read_and_is_tried_with_those() -> None:
+    agent = Agent([Span("holding", offset, 1, offset) for offset in range(100)], Device(set(), 64))
+    agent.known.fit("a")
+    agent.poll()
+    agent.poll()
+    agent.known.fit("b")
+    agent.spans = [Span("input", offset, 1, offset) for offset in range(70)]
+    assert len(agent.poll()) == 70
+    assert agent.known.rules.limits["input"] == 64
+    agent.device.limit = 125
+    agent.device.asked.clear()
+    agent.known.reconnected()
+    agent.poll()
+    agent.poll()
+    assert agent.known.rules.limits == {}
+    assert max(end - first for first, end in agent.device.asked) == 70
 
 
 def test_a_hole_between_tags_is_not_read_along_any_more() -> None:
