@@ -110,13 +110,14 @@ class ModbusCollector:
             if probe is not None:
                 await poll.read(turn, [probe])
             await poll.read(turn, _in_order(plan.readings))
+            if poll.was_answered:
+                await self._guard.look(
+                    plan.readings, lambda one: poll.read(turn, [one]), time.monotonic(), self._line_stats.connects
+                )
             if self._mender.wants(plan) and poll.was_answered:
                 plan = await self._mender.mend(
                     plan, due, began, lambda one: poll.read(turn, [one]), lambda: not turn.blocks_others()
                 )
-            now, connects = time.monotonic(), self._line_stats.connects
-            if poll.was_answered and self._guard.is_due(now, connects):
-                await self._guard.check(lambda one: poll.read(turn, [one]), now, connects)
         self._mender.known.mute = self._mender.known.mute or not poll.was_answered
         self._note(poll)
         poll.raise_if_nothing_came()

@@ -107,7 +107,8 @@ class ModbusConfig(OnLine):
     )  # fmt: skip
     expect: Expected = Field(
         default_factory=list,
-        description="what must stand where, read at each connect and every hour: else all tags are bad:layout",
+        description="what must stand where: else all tags are bad:layout. Compared at each connect and at each poll"
+        " that reads the address anyway; else every hour, and when a request failed",
     )
     tags: list[ModbusTag] = Field(min_length=1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collectors.api import Estimate, Explanation, TagExplanation, group_name
 from collectors.modbus.brands import BRANDS
 from collectors.modbus.config import ModbusConfig, ModbusTag
+from collectors.modbus.expect import Expectation, is_polled
 from collectors.modbus.layout import answer_time, blocks_of, wire_of
 
 
@@ -43,7 +44,19 @@ def explain(config: ModbusConfig) -> Explanation:
     ]
     brand = BRANDS[config.brand_name] if config.brand_name is not None else None
     notes = [f"{brand.title}: {brand.note}"] if brand is not None and brand.note else []
+    notes += [_guarded(config, expected) for expected in config.expect]
     return Explanation([_tag(config, tag) for tag in config.tags], requests, notes)
+
+
+def _guarded(config: ModbusConfig, expected: Expectation) -> str:
+    """How soon another program would be noticed."""
+    polled = [group for group in config.groups() if is_polled(expected, blocks_of(config, frozenset({group})))]
+    if polled:
+        return f"{expected.address} must be {expected.value}: compared every {polled[0]}, with what is read anyway"
+    return (
+        f"{expected.address} must be {expected.value}: read at each connect, every hour and after failed requests;"
+        " make it a tag too, and it is compared at every poll"
+    )
 
 
 def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
