@@ -5,10 +5,13 @@ maker names. A maker's elements that are not in the table are refused, never gue
 
 Sources. No code or table was copied; each row says how sure it is:
     "maker": the communication chapter of the maker's manual as widely reproduced, and two independent public
-        address converters agree (Inovance H3U/H5U/AM, Xinje XD and XC, Delta DVP: the bases of the rows).
+        address converters agree (Inovance H3U/H5U/AM, Delta DVP: the bases of the rows; Xinje XC: the table of the
+        operating manuals of the XP and XMP panels with an XC inside, registers and coils; Xinje XD: registers, X and Y
+        of the XD series user manual, other coils by two converters that agree with the manual in all the rest).
     "rule": follows from the rule that the maker publishes (%MWn is holding register n; V memory from HoldStart).
     "check": general knowledge without a second source: compare one value with the machine's display first. `check
-        --explain` shows this beside each tag.
+        --explain` shows this beside each tag. (Mitsubishi FX5: that X, Y, M, SM, D and SD are assigned, and that the
+        project may change where, is public; the initial places are not confirmed.)
 
 Pure. May import: the standard library, `collectors.modbus.address`, `collectors.modbus.datatypes`.
 """
@@ -131,29 +134,33 @@ _XD = (
     _bits("M", 0, 20479, 0x0000),
     _octal("X", 0o77, 0x5000),
     _octal("Y", 0o77, 0x6000),
-    _bits("S", 0, 7999, 0x7000, source="check"),
-    _bits("SM", 0, 4095, 0x9000, source="check"),
-    _bits("T", 0, 4095, 0xA000, source="check"),
-    _bits("C", 0, 4095, 0xB000, source="check"),
+    _bits("S", 0, 7999, 0x7000),
+    _bits("SM", 0, 4095, 0x9000),
+    _bits("T", 0, 4095, 0xA000),
+    _bits("C", 0, 4095, 0xB000),
     _bits("HM", 0, 6143, 0xC100),
     _words("D", 0, 20479, 0x0000),
     _words("SD", 0, 4095, 0x7000),
     _words("TD", 0, 4095, 0x8000),
     _words("CD", 0, 4095, 0x9000),
     _words("HD", 0, 6143, 0xA080),
+    _words("HSD", 0, 1023, 0xB880),
+    _words("FD", 0, 8191, 0xC4C0),
 )
 _XC = (
     _bits("M", 0, 7999, 0x0000),
     _octal("X", 0o1037, 0x4000),
     _octal("Y", 0o1037, 0x4800),
-    _bits("S", 0, 1023, 0x5000, source="check"),
-    _bits("M", 8000, 8511, 0x6000, source="check"),
-    _bits("T", 0, 618, 0x6400, source="check"),
-    _bits("C", 0, 634, 0x6C00, source="check"),
+    _bits("S", 0, 1023, 0x5000),
+    _bits("M", 8000, 8511, 0x6000),
+    _bits("T", 0, 618, 0x6400),
+    _bits("C", 0, 634, 0x6C00),
     _words("D", 0, 7999, 0x0000),
-    _words("TD", 0, 618, 0x3000, source="check"),
-    _words("CD", 0, 634, 0x3800, source="check"),
+    _words("TD", 0, 618, 0x3000),
+    _words("CD", 0, 634, 0x3800),
     _words("D", 8000, 8511, 0x4000),
+    _words("FD", 0, 5000, 0x4800),
+    _words("FD", 8000, 8511, 0x6800),
 )
 _DVP = (
     _bits("S", 0, 1023, 0x0000),
@@ -186,11 +193,11 @@ BRANDS: dict[str, Brand] = {
         note="bytes and bits count as in CODESYS: %MW10 is %MB20 and %MB21",
     ),
     "xinje-xd": Brand(
-        "Xinje XD and XL", _XD, "CDAB", "D100, HD0, SD0, TD0, CD0, M8, HM0, X17, Y7",
+        "Xinje XD and XL", _XD, "CDAB", "D100, HD0, HSD0, SD0, TD0, CD0, FD0, M8, HM0, X17, Y7",
         note="sources disagree on the word order (CDAB or ABCD): compare one 32-bit value with the display",
     ),
     "xinje-xc": Brand(
-        "Xinje XC", _XC, "CDAB", "D100, D8000, M8, X17, Y7",
+        "Xinje XC", _XC, "CDAB", "D100, D8000, TD0, CD0, FD0, M8, X17, Y7",
         note="sources disagree on the word order (CDAB or ABCD): compare one 32-bit value with the display",
     ),
     "delta-dvp": Brand("Delta DVP", _DVP, "CDAB", "D100, D4096, M8, M1536, C200, T0, S0, X17, Y7"),
