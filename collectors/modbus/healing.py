@@ -239,7 +239,7 @@ class Knowledge:
             if outcome is not Outcome.UNKNOWN:
                 silent = outcome is Outcome.SILENT
                 self._lengths.answered(ask.block.count, was_read=outcome is Outcome.READ, was_silent=silent)
-                self._changed()
+                self._drop_long_bridges()
         elif (trial := self._asked_for(ask)) is not None and self._counts(outcome, trial.mute):
             self._judged(trial, ask, outcome is Outcome.READ)
 
@@ -251,7 +251,9 @@ class Knowledge:
         asked = (ask.block.area, ask.block.offset, ask.block.end)
         for trial in self._trials:
             block = trial.bridge if ask.kind == "bridge" else trial.block
-            if (block.area, block.offset, block.end) == asked and not trial.halves:
+            if trial.bridged != (ask.kind == "again") or trial.halves:
+                continue  # another trial with the same bridge may be a step further
+            if (block.area, block.offset, block.end) == asked:
                 return trial
         return None
 
@@ -280,6 +282,7 @@ class Knowledge:
         cut = trial.cut[0]
         left = max(span.end for span in block.spans if (span.offset, span.width) < trial.cut) - block.offset
         self._lengths.too_long(block, max(left, block.end - cut), mute=trial.mute)
+        self._drop_long_bridges()
 
     def _drop_explained(self) -> None:
         """Take cuts back whose reason is known by now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -122,6 +123,19 @@ def test_what_can_be_read_again_is_within_the_hour(plant: tuple[list[Span], Devi
             read = agent.poll()
     assert read == {span.index for span in spans if span.width <= device.limit}
     assert agent.left_out() == {span.index for span in spans if span.width > device.limit}
+
+
+def test_two_trials_with_one_bridge_do_not_ask_the_same_for_ever() -> None:
+    places = [(0, 1), (1, 1), (2, 1), (4, 2), (26, 1), (26, 1), (26, 1), (26, 1), (26, 1), (26, 1), (27, 1), (33, 1),
+              *((54 + n, 1) for n in range(6)), (59, 2), (61, 2), (61, 4), (65, 1), (65, 2), (67, 1), (68, 1), (69, 2),
+              (69, 1), (70, 1), (72, 2)]  # fmt: skip
+    agent = Agent([Span("holding", *place, index) for index, place in enumerate(places)], Device(set(), 3))
+    for _ in range(10):
+        read = agent.poll()
+    assert read == set(range(len(places))) - {places.index((61, 4))}
+    agent.device.asked.clear()
+    agent.poll()
+    assert max(Counter(agent.device.asked).values()) == 1
 
 
 def test_a_device_that_takes_fewer_registers_is_measured_once() -> None:
