@@ -21,6 +21,7 @@ SCENARIOS = {
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
+    "readplan": "requests and wire time of a poll, and simulated odd devices (computed)",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
 SHORT = ("crash",)
