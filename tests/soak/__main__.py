@@ -22,6 +22,8 @@ SCENARIOS = {
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
     "readplan": "requests and wire time of a poll, and simulated odd devices (computed)",
+    "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
+    "limits": "Receive Maximum 1, packets too large, topics denied",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
 SHORT = ("crash",)

@@ -24,16 +24,22 @@ class Witness:
     """A mosquitto that remembers its subscriptions, and a `mosquitto_sub` that writes down all it hears.
 
     What the broker acknowledged, the listener gets: it is handed on before it is acknowledged, however the broker ends.
+
+    Args:
+        directory: for the broker's files and what was heard.
+        lines: configuration lines of further listeners; their settings are their own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *lines: str) -> None:
         self.broker = Mosquitto(
             directory,
+            *(("per_listener_settings true",) if lines else ()),
             "allow_anonymous true",
             "persistence true",
             f"persistence_location {directory}/",
             "max_inflight_messages 0",
             "max_queued_messages 0",
+            *lines,
         )
         self.heard = directory / "heard"
         self._looked_at = self._entered = 0
