@@ -37,6 +37,17 @@ print(json.dumps({"event": "modules", "names": sorted({name.split(".")[0] for na
 sys.exit(code)
 """
 """A launcher (`-c`): ends as the command does, and then says which modules were loaded."""
+TELL_INSIDE = """
+import asyncio, collections, gc, json, signal, sys, threading
+from agent.cli import main
+def tell(*_):
+    kinds = collections.Counter(type(found).__name__ for found in gc.get_objects())
+    print(json.dumps({"event": "inside", "tasks": len(asyncio.all_tasks()), "threads": threading.active_count(),
+        "objects": sum(kinds.values()), "kinds": dict(kinds.most_common(60))}), flush=True)
+signal.signal(signal.SIGUSR1, tell)
+sys.exit(main(sys.argv[1:]))
+"""
+"""A launcher (`-c`): says at SIGUSR1 how many tasks, threads and objects there are."""
 SITE, GATEWAY = "test", "gw"
 STATUS_TOPIC = f"shopfloor/{SITE}/{GATEWAY}/status"
 AGENT_TOPIC = f"shopfloor/{SITE}/{GATEWAY}/agent"

@@ -34,9 +34,15 @@ _MOST_FAULTS = 50
 
 @dataclass(slots=True)
 class Run:
-    """One start of the agent, as seen from the broker. `seen`: seq -> digest and `ts` of its message."""
+    """One start of the agent, as seen from the broker.
+
+    Attributes:
+        seen: seq -> digest and `ts` of its message.
+        forgotten: all up to this seq arrived, and are no longer in `seen`.
+    """
 
     seen: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    forgotten: int = 0
     highest_live: int = 0
     highest_replayed: int = 0
     complete_to: int = 0
@@ -45,7 +51,7 @@ class Run:
     @property
     def last(self) -> int:
         """Highest seq that arrived."""
-        return max(self.seen, default=0)
+        return max(self.seen, default=self.forgotten)
 
     @property
     def last_ts(self) -> int:
@@ -124,6 +130,16 @@ class Ledger:
             self._account.samples += 1
             self._take_balance(status["agent"]["run"], status["counters"], "status.json")
 
+    def forget(self, keep: int = 20_000) -> None:
+        """Give up what is known of messages before the last `keep` of each run, as far as none is missing.
+
+        One of those that comes again is a fault: nobody could tell whether it is the same.
+        """
+        for run in self.runs.values():
+            until = run.last - keep
+            while run.forgotten < until and run.seen.pop(run.forgotten + 1, None) is not None:
+                run.forgotten += 1
+
     def settle(self, ended: Mapping[str, int] | None = None) -> Account:
         """The account so far.
 
@@ -142,8 +158,8 @@ class Ledger:
         for name, run in self.runs.items():
             wanted = max(run.complete_to, run.last, (ended or {}).get(name, 0))
             told = {seq for first, last in gaps.get(name, ()) for seq in range(first, min(last, wanted) + 1)}
-            account.needless += sum(seq in run.seen for seq in told)
-            holes = [seq for seq in range(1, wanted + 1) if seq not in run.seen]
+            account.needless += sum(seq in run.seen or seq <= run.forgotten for seq in told)
+            holes = [seq for seq in range(run.forgotten + 1, wanted + 1) if seq not in run.seen]
             untold = [seq for seq in holes if seq not in told]
             account.told += len(holes) - len(untold)
             if name in unbounded or None in unbounded:
@@ -189,6 +205,10 @@ class Ledger:
             return
         run, seq = self._run(message["run"]), message["seq"]
         digest = hashlib.blake2b(body, digest_size=12).digest()
+        if seq <= run.forgotten:
+            account.duplicates += 1
+            _fault(account, f"{message['run']} {seq} came again when it was forgotten")
+            return
         if (known := run.seen.get(seq)) is not None:
             account.duplicates += 1
             if known[0] != digest:

@@ -24,6 +24,7 @@ SCENARIOS = {
     "readplan": "requests and wire time of a poll, and simulated odd devices (computed)",
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
     "limits": "Receive Maximum 1, packets too large, topics denied",
+    "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
 SHORT = ("crash",)

@@ -28,9 +28,10 @@ class Witness:
     Args:
         directory: for the broker's files and what was heard.
         lines: configuration lines of further listeners; their settings are their own.
+        at_once: enter what is heard into the ledger as it comes, instead of into a file: for long runs.
     """
 
-    def __init__(self, directory: Path, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str, at_once: bool = False) -> None:
         self.broker = Mosquitto(
             directory,
             *(("per_listener_settings true",) if lines else ()),
@@ -46,6 +47,7 @@ class Witness:
         self.ledger = Ledger(SITE, GATEWAY)
         self._directory = directory
         self._listener: subprocess.Popen[bytes] | None = None
+        self._entering = threading.Thread(target=self._enter, daemon=True) if at_once else None
 
     def arrivals(self) -> Iterator[tuple[float, str, bytes]]:
         """Everything heard so far."""
@@ -72,6 +74,11 @@ class Witness:
 
     def settle(self, ended: Mapping[str, int] | None = None) -> Account:
         """The account of everything heard; of one witness only once."""
+        if self._entering is not None:
+            assert self._listener is not None
+            self._listener.terminate()
+            self._entering.join()
+            return self.ledger.settle(ended)
         for _, topic, payload in self.arrivals():
             self.ledger.take(topic, payload)
         return self.ledger.settle(ended)
@@ -94,6 +101,15 @@ class Witness:
         command = ["mosquitto_sub", "-p", str(self.broker.port), "-t", topic, "-C", "1", "-W", "2"]
         return subprocess.run(command, capture_output=True, check=False).stdout.strip()
 
+    def _enter(self) -> None:
+        assert self._listener is not None
+        assert self._listener.stdout is not None
+        with self._listener.stdout as heard:
+            for number, (_, topic, payload) in enumerate(read_lines(heard)):
+                self.ledger.take(topic, payload)
+                if number % 1000 == 0:
+                    self.ledger.forget()
+
     def __enter__(self) -> Witness:
         if shutil.which("mosquitto_sub") is None:
             raise SystemExit("mosquitto_sub is not installed")
@@ -112,8 +128,13 @@ class Witness:
             "-t",
             "#",
         ]
-        with self.heard.open("ab") as sink:
-            self._listener = subprocess.Popen([*command, "-F", "%U %r %t %p"], stdout=sink, stderr=subprocess.DEVNULL)
+        command += ["-F", "%U %r %t %p"]
+        if self._entering is not None:
+            self._listener = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self._entering.start()
+        else:
+            with self.heard.open("ab") as sink:
+                self._listener = subprocess.Popen(command, stdout=sink, stderr=subprocess.DEVNULL)
         eventually(lambda: "ledger 1 #" in self.broker.log(), "the subscription")
         assert self.broker.process is not None
         self.broker.process.send_signal(signal.SIGUSR1)  # mosquitto writes down the subscription
