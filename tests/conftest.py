@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from agent import logs
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("shopfloor", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shopfloor")
 
 
 @pytest.fixture(autouse=True)

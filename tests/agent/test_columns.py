@@ -18,7 +18,7 @@ def test_control_characters_are_shown_not_obeyed() -> None:
 
 
 @given(st.text(st.characters(), max_size=60), st.integers(1, 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_cut_and_clean_keep_their_promises(text: str, columns: int) -> None:
     safe = clean(text)
     assert safe.isprintable() or not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in safe)

@@ -379,7 +379,7 @@ _VALUES = [*_VALUE.findall(_GOOD), "[]", "{}", "null", "-1", "1e9", "[[]]", "{a:
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_mutation_of_a_good_file_crashes_the_loader(
     tmp_path_factory: pytest.TempPathFactory, seed: int, count: int
 ) -> None:

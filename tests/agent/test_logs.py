@@ -210,7 +210,7 @@ def test_storms_are_limited_and_the_rest_is_counted(stream: IO[str], tmp_path: P
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.floats(0, 30)), max_size=300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_limit_accounts_for_every_line(steps: list[tuple[str, float]]) -> None:
     clock = Clock()
     limit = RateLimit(clock)
@@ -255,7 +255,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_value_becomes_one_line_of_json(value: object) -> None:
     line = logs._json_line(datetime.now(UTC), "e", {"level": "info", "value": logs.plain(value), "n": float("nan")})
     assert "\n" not in line

@@ -116,7 +116,7 @@ def batches(draw: st.DrawFn) -> Batch:
     return Batch(draw(NAMES), "1s", 0.0, values, quality, age_ms)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(batches(), st.integers(700, 3000), st.integers(1, 2**40), st.sampled_from([None, "unsynced"]))
 def test_parts_are_disjoint_complete_and_fit(batch: Batch, max_payload: int, first_seq: int, clock: str | None) -> None:
     bodies = encoded(batch, first_seq=first_seq, max_payload=max_payload, clock=clock)

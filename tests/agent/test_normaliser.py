@@ -82,7 +82,7 @@ def test_tag_without_rules_costs_nothing() -> None:
     decimals=st.one_of(st.none(), st.integers(0, 6)),
     limits=st.one_of(st.none(), st.tuples(st.floats(-1e6, 0), st.floats(0, 1e6))),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_published_value_is_finite_and_within_limits_or_null(
     raw: Value,
     scale: float | None,

@@ -62,7 +62,7 @@ class TestReconnect:
 
 
 class TestTokenBucket:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         rate=st.sampled_from([0.5, 1, 7, 100, 5000]),
         steps=st.lists(st.tuples(st.floats(0, 3), st.integers(0, 500)), max_size=40),

@@ -186,7 +186,7 @@ causes = st.sampled_from([*DEVICE, *BROKER, "disk-full", "too-large", "weird"])
 
 
 @given(events, st.dictionaries(keys, values, max_size=8), causes | values, st.sampled_from(["zh", "en", "xx", ""]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_never_raises_and_stays_on_one_line(
     event: str, fields: dict[str, object], cause: object, language: str
 ) -> None:

@@ -328,7 +328,7 @@ class TestPage:
         ),
         st.sampled_from(["zh", "en"]),
     )
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_a_file_of_another_version_is_shown_as_far_as_it_goes(self, found: object, language: str) -> None:
         page = found if isinstance(found, dict) else {"devices": {"x": found}}
         for line in (*render_status(page, 1, language), *render_not_running(page, 1, language)):

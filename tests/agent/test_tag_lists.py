@@ -386,7 +386,7 @@ def test_cells() -> None:
 
 
 @given(st.dictionaries(st.integers(-5, 70_000), st.text(max_size=12), min_size=1, max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_map_survives_its_cell(entries: dict[int, str]) -> None:
     assert {int(number): text for number, text in parse_map(format_map(entries))} == entries
 
@@ -433,7 +433,7 @@ def tag(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(st.lists(tag(), min_size=1, max_size=8, unique_by=lambda one: str(one["address"])))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_import_of_export_is_the_same(tmp_path: Path, tags: list[dict[str, Any]]) -> None:
     named = [{"name": f"t{index}", **one} for index, one in enumerate(tags)]
     made = ModbusConfig.model_validate(
@@ -481,7 +481,7 @@ WORDS = [
     st.sampled_from(",;\t"),
     st.sampled_from(["utf-8", "gb18030", "utf-16"]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_list_crashes_the_loader(tmp_path: Path, rows: list[list[str]], delimiter: str, encoding: str) -> None:
     text = "\n".join(delimiter.join(row) for row in [["name", "address"], *rows])
     loaded = load_list(tmp_path, text.encode(encoding, "replace"))
@@ -489,7 +489,7 @@ def test_no_list_crashes_the_loader(tmp_path: Path, rows: list[list[str]], delim
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12), st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damaged_workbook_crashes_the_loader(tmp_path: Path, changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(workbook({"S": [["name", "address", "type"], ["a", "40001", "int16"], ["b", 40010.1, "bool"]]}))
     for place, value in changes:

@@ -168,7 +168,7 @@ def test_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from(list("ab1 \n\t:-{}[],'\"%@*&!#|>?~．：中\\")), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_crashes_the_parser(text: str) -> None:
     root, mistakes = parse(text, "f")
     assert root is not None or mistakes or not plain(root)
@@ -178,7 +178,7 @@ def test_no_text_crashes_the_parser(text: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "bytes.yaml"
     file.write_bytes(data)

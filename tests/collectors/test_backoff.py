@@ -19,7 +19,7 @@ def test_delays_grow_to_the_ceiling_and_start_over() -> None:
 
 
 @given(st.integers(0, 50), st.floats(0.01, 5), st.floats(5, 600), st.floats(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_delay_lies_within_its_limits(before: int, first: float, ceiling: float, factor: float) -> None:
     backoff = Backoff(first, ceiling, factor)
     for _ in range(before):

@@ -184,9 +184,7 @@ class FaultProxy:
         finally:
             feeder.cancel()
 
-    async def _feed(
-        self, way: Way, reader: asyncio.StreamReader, coming: asyncio.Queue[tuple[float, bytes]]
-    ) -> None:
+    async def _feed(self, way: Way, reader: asyncio.StreamReader, coming: asyncio.Queue[tuple[float, bytes]]) -> None:
         data = b"?"
         while data:
             await self._thawed.wait()

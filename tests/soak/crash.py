@@ -127,7 +127,9 @@ def _again(witness: Witness, killed: dict[str, Kill]) -> list[float]:
             first.setdefault(json.loads(payload)["run"], at)
     for name, kill in killed.items():
         if first[name] - kill.started > AGAIN_S:
-            print(f"slow: {name}, started {kill.started:.1f}, killed {kill.at:.1f}, heard {first[name]:.1f}", flush=True)
+            print(
+                f"slow: {name}, started {kill.started:.1f}, killed {kill.at:.1f}, heard {first[name]:.1f}", flush=True
+            )
     return sorted(first[name] - kill.started for name, kill in killed.items())
 
 

@@ -177,9 +177,7 @@ def _broken_on(directory: Path, memory: Path, image: Path, volume: Path) -> list
             last = again.status()
         time.sleep(0.5)
         own = last["counters"]["produced"] - last["counters"]["carried_over"]
-        account = witness.settle(
-            {status["agent"]["run"]: status["counters"]["produced"], last["agent"]["run"]: own}
-        )
+        account = witness.settle({status["agent"]["run"]: status["counters"]["produced"], last["agent"]["run"]: own})
     print(account, flush=True)
     done = "ext4 with an error in it: read-only until it is unmounted and repaired, 10 s of it in an outage"
     carried = last["counters"]["carried_over"]

@@ -166,9 +166,7 @@ def _lines(daemon: Daemon) -> int:
 def _too_large(options: Options, protocol: str) -> list[Claim]:
     """A limit that MQTT 5 tells in CONNACK; under 3.1.1 the broker ends the session instead."""
     trouble = {"tags": TAGS, "interval": "10 s"}
-    account, status, daemon, heard, took = _beside(
-        options, "packet", (f"max_packet_size {PACKET}",), protocol, trouble
-    )
+    account, status, daemon, heard, took = _beside(options, "packet", (f"max_packet_size {PACKET}",), protocol, trouble)
     counters, lost = status["counters"], len(daemon.events("broker_lost"))
     dropped = {reason: count for reason, count in counters["dropped"].items() if count}
     share = heard["live"] / _polls(status)
@@ -189,9 +187,7 @@ def _denied(options: Options, protocol: str) -> list[Claim]:
     acl = options.disk / f"acl-{protocol}"
     acl.write_text(f"topic readwrite #\ntopic deny {data_topic('odd')}\n")
     acl.chmod(0o644)
-    account, status, daemon, heard, took = _beside(
-        options, "acl", (f"acl_file {acl}",), protocol, {"interval": "1 s"}
-    )
+    account, status, daemon, heard, took = _beside(options, "acl", (f"acl_file {acl}",), protocol, {"interval": "1 s"})
     counters = status["counters"]
     dropped = {reason: count for reason, count in counters["dropped"].items() if count}
     share = heard["live"] / _polls(status)

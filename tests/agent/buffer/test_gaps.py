@@ -41,7 +41,7 @@ def test_what_is_unknown_is_told_once() -> None:
     assert gaps.listing() == [{"run": "r", "from": None, "to": None, "reason": "crash"}]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3000), st.booleans()), max_size=700))
 def test_the_list_is_bounded_and_covers_everything_untold(steps: list[tuple[str, int, bool]]) -> None:
     gaps = Gaps()

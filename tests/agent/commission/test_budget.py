@@ -74,7 +74,7 @@ def loaded(line: str, devices: list[list[tuple[int, str]]], answer_time: str) ->
     ),
     st.sampled_from(["5 ms", "20 ms", "300 ms"]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_what_is_proposed_fits_when_it_is_asked_for(
     line: str, devices: list[list[tuple[int, str]]], answer_time: str
 ) -> None:

@@ -51,7 +51,7 @@ def test_one_device_alone_by_name_or_label() -> None:
 
 
 @given(st.text(max_size=80) | st.dictionaries(st.sampled_from(["ts", "event", "x"]), st.text() | st.integers()))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_line_is_too_strange(found: object) -> None:
     line = found if isinstance(found, str) else json.dumps(found)
     parse(line)

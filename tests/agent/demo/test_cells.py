@@ -12,7 +12,7 @@ def test_a_cut_never_splits_a_wide_character() -> None:
 
 
 @given(st.text(max_size=40), st.integers(1, 40))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_fitted_text_has_exactly_the_width(text: str, columns: int) -> None:
     assert width(fit(text, columns)) == columns
     assert width(fit(text, columns, right=True)) == columns

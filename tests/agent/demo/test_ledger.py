@@ -83,7 +83,7 @@ def test_an_absurd_leap_is_counted_but_not_remembered() -> None:
 
 
 @given(st.integers(1, 60), st.sets(st.integers(1, 60)), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_in_any_order_lost_is_what_did_not_come(count: int, dropped: set[int], seed: int) -> None:
     sent = [seq for seq in range(1, count + 1) if seq not in dropped]
     shuffled = sent * 2

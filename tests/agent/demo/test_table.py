@@ -57,7 +57,7 @@ def test_a_wide_window_has_labels_and_trends() -> None:
 
 
 @given(st.integers(4, 200), st.integers(1, 60), st.booleans(), st.integers(0, 40), st.sampled_from(["zh", "en"]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_window_is_overfull(columns: int, lines: int, paint: bool, tags: int, language: Any) -> None:
     drawn = window((columns, lines), paint=paint, host_tags=tags, texts=Texts(language))
     assert len(drawn) <= lines

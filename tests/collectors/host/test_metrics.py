@@ -50,7 +50,7 @@ def test_names_of_parts() -> None:
     assert sorted(["eth10", "eth2", "eth1"], key=natural) == ["eth1", "eth2", "eth10"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.text(min_size=1, max_size=80), max_size=8, unique=True))
 def test_any_part_gets_a_name_of_its_own(parts: list[str]) -> None:
     chosen = Names(8).choose(parts)

@@ -123,7 +123,7 @@ areas = st.sampled_from(AREAS)
 
 
 @given(areas, st.integers(0, 65535), st.none() | st.integers(0, 15))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_all_notations_of_an_address_mean_the_same(area: str, offset: int, bit: int | None) -> None:
     bit = bit if area in {"input", "holding"} else None
     tail = "" if bit is None else f".{bit}"
@@ -136,7 +136,7 @@ def test_all_notations_of_an_address_mean_the_same(area: str, offset: int, bit: 
 
 
 @given(st.text(max_size=20) | st.from_regex(r"[0-9a-zA-Z:%.]{1,12}", fullmatch=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_an_address_within_its_area_or_a_clear_refusal(text: str) -> None:
     try:
         address = parse_address(text)

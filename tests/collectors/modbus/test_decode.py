@@ -60,7 +60,7 @@ def test_strings_know_only_the_byte_swap(order: WordOrder, text: str) -> None:
 
 
 @given(st.sampled_from(sorted(set(NUMBERS) - {"bool", "bcd16", "bcd32"})), st.sampled_from(ORDERS), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_a_device_packs_is_what_comes_out(type_: str, order: WordOrder, data: st.DataObject) -> None:
     kind = NUMBERS[type_]
     size = kind.registers * 2
@@ -120,7 +120,7 @@ def fields(draw: st.DrawFn) -> list[Field]:
 
 
 @given(fields(), st.binary(min_size=16, max_size=16), st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255))))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_remembered_of_earlier_replies_never_shows(
     some: list[Field], data: bytes, changes: list[tuple[int, int]]
 ) -> None:
@@ -210,7 +210,7 @@ def digits(value: float) -> tuple[int, ...]:
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_shortest_floats_are_read_back_as_the_same_float32(floats: list[float]) -> None:
     for short, wanted in zip(shortest_floats(floats), floats, strict=True):
         assert struct.unpack(">f", struct.pack(">f", short))[0] == wanted
@@ -218,7 +218,7 @@ def test_shortest_floats_are_read_back_as_the_same_float32(floats: list[float]) 
 
 
 @given(st.integers(-999_999, 999_999), st.integers(0, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_decimal_of_six_digits_survives_float32(digits: int, places: int) -> None:
     number = float(f"{digits}e-{places}")
     as_float32 = struct.unpack(">f", struct.pack(">f", number))[0]
@@ -278,7 +278,7 @@ def test_texts(data: bytes, encoding: str, expected: tuple[Value, str | None]) -
 
 
 @given(st.text(max_size=20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_text_has_no_nul_and_can_be_published(text: str) -> None:
     cleaned, reason = clean_text(text)
     assert (cleaned is None) == (reason is not None)
@@ -291,7 +291,7 @@ def test_a_text_has_no_nul_and_can_be_published(text: str) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=2000), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bits_are_packed_from_the_least_on(bits: list[bool], data: st.DataObject) -> None:
     packed = bytearray((len(bits) + 7) // 8)
     for index, bit in enumerate(bits):

@@ -88,7 +88,7 @@ def plants(draw: st.DrawFn) -> tuple[list[Span], Device]:
 
 
 @given(plants())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_after_a_few_polls_all_that_can_be_read_is_and_nothing_is_refused_any_more(
     plant: tuple[list[Span], Device],
 ) -> None:
@@ -110,7 +110,7 @@ def test_after_a_few_polls_all_that_can_be_read_is_and_nothing_is_refused_any_mo
 
 
 @given(plants())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_what_can_be_read_again_is_within_the_hour(plant: tuple[list[Span], Device]) -> None:
     spans, device = plant
     agent = Agent(spans, device)

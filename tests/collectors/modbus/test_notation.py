@@ -253,7 +253,7 @@ ranges = st.sampled_from([(brand, one) for brand in BRAND_NAMES for one in BRAND
 
 
 @given(ranges, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_element_of_every_range_lies_where_the_table_says(pair: tuple[str, Range], data: st.DataObject) -> None:
     brand, one = pair
     number = data.draw(st.integers(one.first, one.last))
@@ -266,7 +266,7 @@ def test_every_element_of_every_range_lies_where_the_table_says(pair: tuple[str,
 
 
 @given(st.sampled_from(BRAND_NAMES), st.from_regex(r"%?[A-Z]{1,3}[0-9]{1,6}([.:]X?[0-9A-F]{1,2})?", fullmatch=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_has_a_place_on_the_wire_or_is_refused(brand: str, text: str) -> None:
     try:
         place = locate(text, brand)

@@ -61,7 +61,7 @@ class Unit:
 
 
 @given(st.lists(st.sampled_from(BLOCKS), max_size=12), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_reply_is_never_taken_for_that_to_another_request(blocks: list[Request], choices: st.DataObject) -> None:
     unit = Unit(choices)
     for block in blocks:

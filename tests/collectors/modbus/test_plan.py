@@ -45,7 +45,7 @@ def rules(draw: st.DrawFn) -> Rules:
 
 
 @given(layouts(), rules())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_tag_once_no_limit_broken_no_forbidden_hole_read(layout: tuple[list[Span], Limits], known: Rules) -> None:
     spans, limits = layout
     blocks = plan(spans, limits, known)
@@ -77,7 +77,7 @@ def test_every_tag_once_no_limit_broken_no_forbidden_hole_read(layout: tuple[lis
 
 
 @given(layouts())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_over_tcp_reading_groups_together_never_takes_more_requests_than_apart(
     layout: tuple[list[Span], Limits],
 ) -> None:
@@ -100,7 +100,7 @@ def seconds(blocks: list[Block], wire: Wire) -> float:
     st.integers(0, 20),
     st.sampled_from([*WIRES, Wire(request_s=1.0, byte_s=0.1), Wire(request_s=1.0, byte_s=1.0)]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_other_plan_takes_less_time_on_the_wire(offsets: list[int], limit: int, gap: int, wire: Wire) -> None:
     offsets.sort()
     spans = [Span("holding", offset, 1, index) for index, offset in enumerate(offsets)]

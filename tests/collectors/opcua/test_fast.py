@@ -189,7 +189,7 @@ def wire(parts: list[bytes], *, available: int = 2, results: int = 1, diagnostic
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(items(), max_size=12), st.integers(-1, 3), st.integers(-1, 3), st.sampled_from([-1, 0]))
 def test_what_is_generated_is_read_as_the_library_does(
     ua: Any, parts: list[bytes], available: int, results: int, diagnostics: int
@@ -199,7 +199,7 @@ def test_what_is_generated_is_read_as_the_library_does(
     assert (message.subscription, message.number, message.news, len(message.samples)) == (7, 42, True, len(parts))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from(sorted(encodings)), st.integers(0, 3).map(lambda bits: bits * 4 | 1)), max_size=4
@@ -337,7 +337,7 @@ def _samples_of_all() -> list[bytes]:
     return [struct.pack("<IBB", 1, 0x0F, type_id) + body + tail for type_id, body in bodies.items() for _ in range(2)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_changed_byte_is_read_as_the_library_does_or_left_to_it(ua: Any, data: st.DataObject) -> None:
     """Never an exception, and never another value than the library's, whatever a server sends."""
@@ -363,7 +363,7 @@ def _both_times_and_picoseconds(data: bytearray) -> list[bool]:
     return [byte & 0x3F in (0x1D, 0x1F, 0x3D, 0x3F, 0x1C, 0x1E, 0x3C, 0x3E) and byte < 64 for byte in data]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.integers(0, 120))
 def test_garbage_is_left_to_the_library(garbage: bytes, keep: int) -> None:
     read(garbage)

@@ -185,7 +185,7 @@ SAMPLES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(SAMPLES, max_size=8), st.sampled_from(["source", "gateway"]), st.booleans())
 def test_the_short_way_of_good_values_leads_where_the_long_one_does(
     messages: list[list[tuple[int, tuple[int, Any], int, int | None]]], time: str, shortest: bool
@@ -218,7 +218,7 @@ def test_a_tag_whose_type_is_known_from_before_goes_the_short_way_at_once() -> N
     assert not Tag(info, address, shortest=True, kind="string", enum_text=True).direct
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers()), min_size=1, max_size=6), max_size=40))
 def test_a_full_queue_loses_only_what_it_counts_and_never_the_latest(messages: list[list[tuple[int, int]]]) -> None:
     some = news()

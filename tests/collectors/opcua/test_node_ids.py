@@ -73,7 +73,7 @@ def test_an_unknown_namespace_is_never_another_one() -> None:
     assert parse("ns=9;s=x").index(namespaces) == 9
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.one_of(
         st.tuples(st.just("i"), st.integers(0, 2**32 - 1)),
@@ -91,7 +91,7 @@ def test_what_is_written_is_read(form: tuple[str, int | str | uuid.UUID | bytes]
     assert (address.namespace, address.kind, address.identifier) == (namespace, kind, identifier)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text())
 def test_any_text_is_an_address_or_refused_with_words(text: str) -> None:
     with contextlib.suppress(BadNodeId):

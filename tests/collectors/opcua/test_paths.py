@@ -57,7 +57,7 @@ def test_names_of_found_tags() -> None:
     assert tag_name("line", ["a.b"]) != tag_name("line", ["a", "b"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 65535), st.text(min_size=1, max_size=40)), min_size=1, max_size=5))
 def test_a_written_path_reads_as_what_it_was(names: list[tuple[int, str]]) -> None:
     """Also of names with slashes, ampersands, stars and colons; and a tag's name fits into a topic."""

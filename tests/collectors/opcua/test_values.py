@@ -84,7 +84,7 @@ def digits(value: float) -> tuple[int, ...]:
     return Decimal(repr(value)).normalize().as_tuple().digits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_the_short_form_is_the_same_float(value: float) -> None:
     short = shortest_float(value)
@@ -92,7 +92,7 @@ def test_the_short_form_is_the_same_float(value: float) -> None:
     assert len(digits(short)) <= min(len(digits(value)), 9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(-999_999, 999_999), st.integers(-20, 20))
 def test_six_digits_survive(digits: int, exponent: int) -> None:
     number = float(f"{digits}e{exponent}")
