@@ -17,7 +17,7 @@ from agent.config_wording import tell_errors
 from agent.mistakes import did_you_mean
 from agent.yaml_source import Mapping, Scalar, Sequence
 from collectors.fields import DeviceConfig, check_name
-from collectors.line_config import Endpoint, LineConfig, OnLine
+from collectors.line_config import Endpoint, LineConfig, OnLine, parse_bytes
 
 
 class Lines:
@@ -89,9 +89,19 @@ class Lines:
                 elif line.registration is None or before.registration is None:
                     text = f"line {other} listens on the same port: both need a registration to tell their modems apart"
                     self._document.tell(("lines", name, "url"), text)
-                elif line.registration == before.registration:
-                    self._document.tell(("lines", name, "registration"), f"is the one of line {other} already")
+                else:
+                    self._check_names(name, line.registration, other, before.registration)
             others.append((name, line))
+
+
+    def _check_names(self, name: str, registration: str, other: str, before: str) -> None:
+        """Who calls is known by its first bytes, so none may be the beginning of another."""
+        ours, theirs = parse_bytes(registration), parse_bytes(before)
+        if ours == theirs:
+            self._document.tell(("lines", name, "registration"), f"is the one of line {other} already")
+        elif ours.startswith(theirs) or theirs.startswith(ours):
+            text = f"cannot be told from the one of line {other}: one is the beginning of the other"
+            self._document.tell(("lines", name, "registration"), text)
 
 
 def _is_device(document: Document, name: str) -> bool:

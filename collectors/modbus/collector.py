@@ -101,7 +101,8 @@ class ModbusCollector:
             raise Unavailable("not-connected", "closed", "collect before open")
         plan = self._mender.plan(due)
         company = self._has_company
-        first = self._silence.timeout(self._config.timeout, self._line_stats.slowest_s) if company else None
+        longest, slowest = self._config.timeout, self._line_stats.slowest_s
+        first = self._silence.timeout(time.monotonic(), longest, slowest) if company else None
         poll = Poll(self._config, self._stats, self._line_stats, first_timeout=first, hasty=company)
         async with self._lease.resource.turn(time.monotonic()) as turn:
             began = time.monotonic()
@@ -132,7 +133,7 @@ class ModbusCollector:
         """Remember whether the device answered, for the next attempt and for what is said of the line."""
         self._park = False
         if poll.was_answered:
-            self._silence.broken()
+            self._silence.broken(poll.slowest_s)
             self._line_stats.answering.add(self._config.name)
             return
         self._line_stats.answering.discard(self._config.name)

@@ -99,6 +99,7 @@ class Connector:
         if lease is not None:
             if self._awaited is not None:
                 lease.resource.lines.remove(self._awaited)
+                await self._awaited.close()
             await lease.release()
 
     def _lock(self) -> LineLock:

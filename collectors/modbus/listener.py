@@ -53,6 +53,11 @@ class Awaited:
             link.data_received(rest)
         self._called.set()
 
+    async def close(self) -> None:
+        """Hang up on a caller who was not handed out: nobody wants the line any more."""
+        if self.link is not None and self.link is not self._handed_out:
+            await self.link.close()
+
     async def wait(self, seconds: float) -> RtuLink | None:
         """The link of a call that stands and was not handed out yet; None after so many seconds."""
         with contextlib.suppress(TimeoutError):
@@ -99,17 +104,18 @@ class _Caller(asyncio.Protocol):
 
     def _look(self) -> None:
         lines = self._listener.lines
-        for line in lines:
-            while line.heartbeat and line.registration and self._said.startswith(line.heartbeat):
-                self._said = self._said[len(line.heartbeat) :]
-        for line in lines:
-            if self._said.startswith(line.registration) and self._transport is not None:
-                self._forget()
-                line.called(self._transport, self._said[len(line.registration) :])
+        while (line := next((one for one in lines if self._said.startswith(one.registration)), None)) is None:
+            if any(one.registration.startswith(self._said) for one in lines):
+                return  # a name, or the beginning of one
+            beat = next((one.heartbeat for one in lines if one.heartbeat and self._said.startswith(one.heartbeat)), None)
+            if beat is None:
+                if not any(one.heartbeat.startswith(self._said) for one in lines):
+                    self.hang_up()
                 return
-        beginnings = [one for line in lines for one in (line.registration, line.heartbeat)]
-        if not any(one.startswith(self._said) for one in beginnings):
-            self.hang_up()
+            self._said = self._said[len(beat) :]
+        if self._transport is not None:
+            self._forget()
+            line.called(self._transport, self._said[len(line.registration) :])
 
     def _forget(self) -> None:
         if self._timer is not None:

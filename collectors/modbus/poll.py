@@ -47,6 +47,8 @@ class Poll:
     ) -> None:
         self.silent_s = 0.0
         """Seconds that the line was held up by requests without an answer."""
+        self.slowest_s = 0.0
+        """The longest time an answer took."""
         self._config = config
         self._stats = stats
         self._line = line
@@ -141,6 +143,7 @@ class Poll:
         turn.used(took, idle)
         if answered:
             self._line.slowest_s = max(took - idle, 0.99 * self._line.slowest_s)
+            self.slowest_s = max(took - idle, self.slowest_s)
         self._began, self._idle_s = now, link.idle_s  # of the next one, if there is one
         return now
 

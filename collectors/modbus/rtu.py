@@ -129,6 +129,9 @@ class RtuLink(asyncio.Protocol):
         self._silent: dict[int, int] = {}
         self._asked = False
         self._others: list[float] = []
+        # What came unasked since the last silence, and when its last part came.
+        self._stray = b""
+        self._stray_at = 0.0
 
     @property
     def alive(self) -> bool:
@@ -166,8 +169,11 @@ class RtuLink(asyncio.Protocol):
         """Listen for so long; whether another master speaks. What units still owe us from before does not count."""
         enough = 2 if self._owed.any(self._loop.time()) else 1
         until = self._loop.time() + seconds
-        while self._lost is None and self._loop.time() < until and len(self._others) < enough:  # noqa: ASYNC110  # short
+        while self._lost is None and self._loop.time() < until and len(self._others) < enough:
             await asyncio.sleep(min(0.05, seconds))
+            if self._loop.time() - self._heard_at >= self._gap:
+                self._judge_strays()
+        self._judge_strays()  # on a line that is never silent, too
         return len(self._others) >= enough
 
     async def close(self) -> None:
@@ -227,6 +233,9 @@ class RtuLink(asyncio.Protocol):
         await self._wait_for_silence(timeout)
         if self._exchange is not None:
             raise RuntimeError("requests on one connection overlap")
+        self._judge_strays()
+        if self._lost is not None:
+            raise self._lost.again()
         exchange = self._exchange = _Exchange(unit, request, self._loop.create_future())
         assert self._transport is not None
         self._asked = True
@@ -274,7 +283,7 @@ class RtuLink(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or exchange.answer.done():
             return
-        data = self._without_noise(exchange)
+        data = self._without_heartbeat(exchange, self._without_noise(exchange))
         unit, function = exchange.unit, exchange.request.function
         if data.startswith(exchange.head):
             if len(data) == exchange.want or data == 2 * data[: exchange.want]:
@@ -303,6 +312,17 @@ class RtuLink(asyncio.Protocol):
             while len(data) >= exchange.want + len(junk) and data.endswith(junk):
                 data = data[: -len(junk)]
         exchange.buffer = data
+        return data
+
+    def _without_heartbeat(self, exchange: _Exchange, data: bytes) -> bytes:
+        """The reply without what a modem put into the middle of it; as it is if that does not make it whole."""
+        for junk in self._junk:
+            at = data.find(junk, 1) if data.startswith(exchange.head[:1]) else -1
+            while at > 0:
+                rest = data[:at] + data[at + len(junk) :]
+                if len(rest) == exchange.want and rest.startswith(exchange.head) and checksum(rest[:-2]) == rest[-2:]:
+                    return rest
+                at = data.find(junk, at + 1)
         return data
 
     def _may_become_something(self, exchange: _Exchange, data: bytes) -> bool:
@@ -364,13 +384,22 @@ class RtuLink(asyncio.Protocol):
                 self.lose(LinkLost("timeout", "no_answer", text))
 
     def _unasked(self, data: bytes, before: float, now: float) -> None:
-        """Drop what nobody waits for; on a wire that should be ours alone much of it is another master."""
+        """Drop what nobody waits for, and gather it: on a wire that should be ours alone it tells of another master."""
+        if now - before >= self._gap or len(self._stray) > LONGEST_FRAME:
+            self._judge_strays()
+        self._stray += data
+        self._stray_at = now
+        self.dropped += len(data)
+
+    def _judge_strays(self) -> None:
+        """Silence followed what nobody had asked for."""
+        data, self._stray = self._stray, b""
         for junk in self._junk:
             data = data.replace(junk, b"")
-        self.dropped += len(data)
-        if now - before < self._gap or len(data) < _LEAST_FRAME or self._is_late(data):
+        if len(data) < _LEAST_FRAME or self._is_late(data):
             return
-        if self._owed.any(self._loop.time()) and not _holds_frame(data):
+        now = self._stray_at
+        if self._owed.any(now) and not _holds_frame(data):
             return  # what is left of a reply to us
         self._others = [at for at in self._others if now - at < FOREIGN_S] + [now]
         if self._wary and self._asked and now > self._quiet_until and len(self._others) >= FOREIGN_BURSTS:

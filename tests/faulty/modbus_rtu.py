@@ -103,7 +103,7 @@ class RtuPeer:
         """Be honest, as soon as what is under way has ended."""
         self.behaviour = mute
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=20 * self.timeout)
+            await asyncio.wait(self._tasks, timeout=60 * self.timeout)  # one may wait for ever
         self.behaviour = well
 
     async def in_order(self, delay: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -253,6 +254,27 @@ async def _talk(peer: RtuPeer, frame: bytes) -> None:
 
 
 @needs_socat
+async def test_another_master_is_heard_however_small_the_pieces_that_the_port_hands_over() -> None:
+    body = bytes.fromhex("05 03 00 00 00 0a")
+
+    async def trickle(peer: RtuPeer) -> None:
+        while True:
+            for byte in body + checksum(body):
+                peer.write(bytes([byte]))
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(0.1)
+
+    with Cable() as cable:
+        device = TYPE.create(configured("m1", 1, LineConfig(url=cable.url, baudrate=1200)), Context())
+        async with RtuPeer(faulty.well, cable.far) as peer:
+            talking = asyncio.create_task(trickle(peer))
+            with pytest.raises(Unavailable) as caught:
+                await device.open()
+            assert caught.value.cause == "other_master"
+            talking.cancel()
+
+
+@needs_socat
 async def test_one_process_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector, "LISTEN_S", 0.02)
     with Cable() as cable:
@@ -384,3 +406,59 @@ async def test_a_modem_whose_units_are_silent_is_not_hung_up_on() -> None:
     plant.fleet.stop()
     await running
     writer.close()
+
+
+async def caller(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_modem_whose_heartbeat_is_its_name_is_known() -> None:
+    port = free_port()
+    settings = LineConfig(url=f"listen://127.0.0.1:{port}", registration="DTU-1", heartbeat_bytes="DTU-1")
+    device = TYPE.create(configured("m1", 1, settings), Context())
+    with pytest.raises(Unavailable):
+        await device.open()
+    modem = Modem(port, b"DTU-1", b"DTU-1")
+    await modem.dial()
+    await device.open()
+    assert (await once(device)).values == {"unit": 1}
+    await device.close()
+    await modem.hang_up()
+
+
+async def test_a_heartbeat_in_the_middle_of_a_reply_is_taken_out() -> None:
+    port = free_port()
+    settings = LineConfig(url=f"listen://127.0.0.1:{port}", heartbeat_bytes="beat")
+    tags = [{"name": f"t{n}", "address": f"holding:{n}", "type": "uint16"} for n in range(8)]
+    device = TYPE.create(configured("m1", 1, settings, tags=tags), Context())
+    with pytest.raises(Unavailable):
+        await device.open()
+    reader, writer = await caller(port)
+    await device.open()
+    for cut in (1, 3, 4, 9, 20):
+        polling = asyncio.create_task(once(device))
+        raw = await reader.readexactly(8)
+        asked = RtuAsked(raw, raw[0], raw[1], int.from_bytes(raw[2:4], "big"), int.from_bytes(raw[4:6], "big"))
+        frame = asked.frame(asked.good())
+        writer.write(frame[:cut] + b"beat" + frame[cut:])
+        assert (await polling).values == {f"t{n}": honest(n) for n in range(8)}
+    await device.close()
+    writer.close()
+
+
+async def test_who_called_and_was_never_asked_is_hung_up_on_with_the_line() -> None:
+    port = free_port()
+    context = Context()
+    device = TYPE.create(configured("m1", 1, LineConfig(url=f"listen://127.0.0.1:{port}")), context)
+    with pytest.raises(Unavailable):
+        await device.open()
+    reader, writer = await caller(port)
+    await device.open()
+    again, second = await caller(port)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    await device.close()
+    await context.unpark(["m1"])
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(again.read(), 5) == b""
+    writer.close()
+    second.close()

@@ -88,3 +88,13 @@ def test_a_unit_that_takes_one_register_at_a_time_is_asked_again_in_the_end() ->
     assert not owed.owes(1, single, 100.0 + FORGET_S)
     assert owed.any(100.0 + FORGET_S)
     assert not owed.any(130.0 + FORGET_S)
+
+
+def test_an_exception_settles_the_oldest_alone() -> None:
+    owed, first, later = Owed(), reading(3, 0, 4), reading(3, 200, 1)
+    owed.given_up(1, first, 0.0)
+    probe = owed.unlike(1, first, 0.0)
+    owed.given_up(1, probe, 1.0)
+    owed.refused(1, owed.unlike(1, first, 1.0), 2.0)  # most likely it is about `first`
+    assert not owed.owes(1, first, 2.0)
+    assert owed.owes(1, later, 2.0), "the reply to the probe looks like one to this, and may still come"
