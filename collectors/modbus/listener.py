@@ -107,7 +107,9 @@ class _Caller(asyncio.Protocol):
         while (line := next((one for one in lines if self._said.startswith(one.registration)), None)) is None:
             if any(one.registration.startswith(self._said) for one in lines):
                 return  # a name, or the beginning of one
-            beat = next((one.heartbeat for one in lines if one.heartbeat and self._said.startswith(one.heartbeat)), None)
+            beat = next(
+                (one.heartbeat for one in lines if one.heartbeat and self._said.startswith(one.heartbeat)), None
+            )
             if beat is None:
                 if not any(one.heartbeat.startswith(self._said) for one in lines):
                     self.hang_up()
@@ -133,22 +135,25 @@ class Listener:
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
+        self._changing = asyncio.Lock()
 
     async def listen(self, where: str) -> None:
         """Listen, if this is not done yet. Raises Unavailable."""
-        if self._server is not None:
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(lambda: _Caller(self), self._host, self._port)
-        except OSError as error:
-            text = f"cannot listen on {where}: {error.strerror or error}"
-            raise Unavailable("not-connected", "listen_failed", text, where=where) from error
+        async with self._changing:  # lines come at the same time, and go while others come
+            if self._server is not None:
+                return
+            loop = asyncio.get_running_loop()
+            try:
+                self._server = await loop.create_server(lambda: _Caller(self), self._host, self._port)
+            except OSError as error:
+                text = f"cannot listen on {where}: {error.strerror or error}"
+                raise Unavailable("not-connected", "listen_failed", text, where=where) from error
 
     async def close(self) -> None:
         """Close the port; calls that were handed out stay."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        for caller in list(self.strangers):
-            caller.hang_up()
+        async with self._changing:
+            server, self._server = self._server, None
+            if server is not None:
+                server.close()
+            for caller in list(self.strangers):
+                caller.hang_up()

@@ -1,9 +1,10 @@
 """What the units of a serial line were asked and have not answered: late replies that must not be taken for others.
 
 RTU replies carry no transaction; of those of one unit only function and size tell one from another. A unit answers in
-the order in which it was asked. From that follows, and this module promises: a reply whose shape is not owed belongs to
-the request that is on; when it came, whatever was owed before has come or never will. An exception, which has no size,
-settles the oldest of what is owed and no more. What was not answered for `FORGET_S` after it was given up never will be.
+the order in which it was asked. From that follows, and this module promises: a reply whose shape is not owed belongs
+to the request that is on; when it came, whatever was owed before has come or never will. An exception, which has no
+size, settles the oldest of what is owed and no more. What was not answered for `FORGET_S` after it was given up never
+will be.
 
 Pure: no clock, times are monotonic seconds. May import: the standard library, `collectors.modbus.link`.
 """

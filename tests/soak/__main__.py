@@ -25,9 +25,10 @@ SCENARIOS = {
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
     "limits": "Receive Maximum 1, packets too large, topics denied",
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
+    "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 25 minutes",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
 }
-SHORT = ("crash",)
+SHORT = ("crash", "lines")
 """What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 

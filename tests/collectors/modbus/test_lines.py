@@ -462,3 +462,18 @@ async def test_who_called_and_was_never_asked_is_hung_up_on_with_the_line() -> N
         assert await asyncio.wait_for(again.read(), 5) == b""
     writer.close()
     second.close()
+
+
+async def test_lines_of_one_port_that_come_together_listen_once() -> None:
+    port, context = free_port(), Context()
+    devices = []
+    for at in (1, 2, 3):
+        settings = LineConfig(url=f"listen://127.0.0.1:{port}", registration=f"DTU-{at}")
+        devices.append(TYPE.create(configured(f"m{at}", at, settings), context))
+    outcomes = await asyncio.gather(*(device.open() for device in devices), return_exceptions=True)
+    assert [getattr(one, "cause", one) for one in outcomes] == ["not_called"] * 3
+    for device in devices:
+        await device.close()
+    await context.unpark(["m1", "m2", "m3"])
+    with pytest.raises(ConnectionRefusedError):
+        await caller(port)
