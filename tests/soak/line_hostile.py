@@ -147,6 +147,10 @@ async def _together(transport: str, polls: int, *, short: bool) -> list[Outcome]
     return list(await asyncio.gather(*(torment(one, polls) for one in chosen)))
 
 
+async def _some(polls: int) -> list[list[Outcome]]:
+    return list(await asyncio.gather(*(_together(transport, polls, short=True) for transport in _TRANSPORTS)))
+
+
 def _all(transport: str, polls: int) -> list[Outcome]:
     return asyncio.run(_together(transport, polls, short=False))
 
@@ -154,7 +158,7 @@ def _all(transport: str, polls: int) -> list[Outcome]:
 def hostile(polls: int, *, short: bool) -> list[Claim]:
     """Every misbehaviour for so many polls; `short` = some, for a few."""
     if short:
-        found = [asyncio.run(_together(transport, polls, short=True)) for transport in _TRANSPORTS]
+        found = asyncio.run(_some(polls))
     else:
         with ProcessPoolExecutor(len(_TRANSPORTS), mp_context=get_context("spawn")) as processes:
             found = list(processes.map(partial(_all, polls=polls), _TRANSPORTS))
