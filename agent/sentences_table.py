@@ -169,6 +169,11 @@ DEVICE: Final[dict[str, Pair]] = {
         "nobody has called on[ {where}] yet: check the modem's centre address, port and registration, its SIM card and "
         "signal.",
     ),
+    "two_callers": (
+        "有两台设备用同一个注册包拨入[ {where}]，数据会混在一起，已停止采信：请IT给每台DTU设置不同的注册包；每分钟自动重试。",
+        "two devices call on[ {where}] by one name, and values of one would pass for the other's: IT, give each modem a "
+        "registration of its own; this is tried again every minute.",
+    ),
     "listen_failed": (
         "端口[ {where}] 无法监听：请IT看是否被别的程序占用，或换一个端口。",
         "cannot listen on[ {where}]: IT, see whether another program holds the port, or choose another.",

@@ -165,6 +165,9 @@ class Connector:
             self._listener.resource.lines.append(self._awaited)
         await self._listener.resource.listen(self._where)
         assert self._awaited is not None
+        if self._awaited.contested:
+            text = f"two devices call on {self._where} by one name: give each a registration of its own"
+            raise Unavailable("not-connected", "two_callers", text, where=self._where)
         link = await self._awaited.wait(timeout)
         if link is None:
             text = f"nobody has called on {self._where} yet: check the modem's centre address, port and registration"

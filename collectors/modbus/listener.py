@@ -19,6 +19,10 @@ from collectors.modbus.link import LinkLost
 from collectors.modbus.rtu import RtuLink
 
 MOST_STRANGERS = 16
+HEARD_S = 2.0
+MOST_CONTESTS, CONTESTS_S, LEFT_S = 4, 600.0, 60.0
+"""So often in so many seconds a call replaced another that had just been heard from: two devices have one name, and
+values of one would pass for those of the other. Then the line is left alone for a while."""
 NAME_WITHIN_S = 30.0
 """A caller that has not named itself after so long is hung up on."""
 
@@ -40,9 +44,14 @@ class Awaited:
         """Of the last call."""
         self._called = asyncio.Event()
         self._handed_out: RtuLink | None = None
+        self._contests: list[float] = []
+        self._left_until = float("-inf")
 
     def called(self, transport: asyncio.Transport, rest: bytes) -> None:
         """The caller is here."""
+        if self._is_contested():
+            transport.abort()
+            return
         if self.link is not None:
             text = f"{self.link.where}: the device called again, its old connection is given up"
             self.link.lose(LinkLost("not-connected", "closed_by_peer", text))
@@ -52,6 +61,24 @@ class Awaited:
         if rest:
             link.data_received(rest)
         self._called.set()
+
+    @property
+    def contested(self) -> bool:
+        """Whether two devices call by one name, as far as is known."""
+        return asyncio.get_running_loop().time() < self._left_until
+
+    def _is_contested(self) -> bool:
+        """Take note of a call; whether it comes from one of two devices of one name. Neither is believed then."""
+        now = asyncio.get_running_loop().time()
+        if self.contested:
+            return True
+        if self.link is not None and self.link.alive and now - self.link.heard_at < HEARD_S:
+            recent = [at for at in self._contests if now - at < CONTESTS_S]
+            self._contests = [*recent[1 - MOST_CONTESTS :], now]
+            if len(self._contests) == MOST_CONTESTS:
+                self._left_until = now + LEFT_S
+                self.link.lose(LinkLost("not-connected", "two_callers", f"{self.link.where}: two devices call"))
+        return self.contested
 
     async def close(self) -> None:
         """Hang up on a caller who was not handed out: nobody wants the line any more."""

@@ -139,6 +139,11 @@ class RtuLink(asyncio.Protocol):
         return self._lost is None and self._transport is not None and not self._transport.is_closing()
 
     @property
+    def heard_at(self) -> float:
+        """When anything came last, in the loop's seconds."""
+        return self._heard_at
+
+    @property
     def lost_cause(self) -> str | None:
         """Why the connection was given up; None while it stands."""
         return self._lost.cause if self._lost is not None else None

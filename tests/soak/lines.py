@@ -1,8 +1,7 @@
 """Lines under a real daemon: a dead unit of ten, a mute PLC of fifty, reloads in mid-poll, unplugging, another master,
 modems that dial in, hostile peers.
 
-The long form takes about 25 minutes; the short one, 8 s, is a few of the hostile peers: tests of the collector prove the
-rest in small.
+The long form takes about 25 minutes; the short one, a few seconds, is some of the hostile peers.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ BACK_S = 10.0
 IDLE_CPU = 0.02
 RETRY_S = 75.0
 """A minute, the longest delay between attempts, and the second of listening."""
-REDIALS = 20
+REDIALS, REDIAL_S = 20, 3.0
 POLLS = 1000
 
 
@@ -308,6 +307,7 @@ def _dialling_in(options: Options) -> list[Claim]:
         time.sleep(10)
         for _ in range(count):
             modems[0].freeze()  # its old connection stands, half-open, and nothing comes from it any more
+            time.sleep(REDIAL_S)
             modems.insert(0, thread.enter(Modem(port, names[0], b"\x00\xfe", options.seed)))
             began = time.monotonic()
             eventually(lambda: modems[0].answers >= 2, "requests to the new call", 15)

@@ -477,3 +477,23 @@ async def test_lines_of_one_port_that_come_together_listen_once() -> None:
     await context.unpark(["m1", "m2", "m3"])
     with pytest.raises(ConnectionRefusedError):
         await caller(port)
+
+
+async def test_two_modems_of_one_name_are_not_believed() -> None:
+    port = free_port()
+    settings = LineConfig(url=f"listen://127.0.0.1:{port}", registration="DTU-1")
+    plant = Plant()
+    running = asyncio.create_task(plant.fleet.run([plant.entry(configured("m1", 1, settings, interval="50 ms"))]))
+    await plant.until(lambda: plant.cause("m1") == "not_called")
+    modems = []
+    for _ in range(5):  # each calls again as soon as the other took its place
+        count = len(plant.good("m1"))
+        modems.append(Modem(port, b"DTU-1"))
+        await modems[-1].dial()
+        await plant.until(lambda count=count: len(plant.good("m1")) > count or plant.cause("m1") == "two_callers")
+    assert plant.cause("m1") == "two_callers"
+    await asyncio.wait_for(modems[-1].hung_up.wait(), 5)
+    plant.fleet.stop()
+    await running
+    for modem in modems:
+        await modem.hang_up()

@@ -34,4 +34,8 @@ def test_a_unit_slower_than_the_rest_is_waited_for_as_long_as_its_answers_took()
 def test_a_unit_that_nobody_knows_is_given_all_its_time_now_and_then() -> None:
     silence = Silence()
     silence.goes_on(0.0, 2 * TIMEOUT_S, NO_ANSWER)
-    assert [silence.timeout(now, TIMEOUT_S, SLOWEST_S) == TIMEOUT_S for now in (5.0, 100.0, 250.0)] == [False, False, True]
+    assert [silence.timeout(now, TIMEOUT_S, SLOWEST_S) == TIMEOUT_S for now in (5.0, 100.0, 250.0)] == [
+        False,
+        False,
+        True,
+    ]
