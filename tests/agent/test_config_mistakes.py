@@ -312,6 +312,16 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "9:3: lines.box: a device is named 'box' too: `pause box` would mean both",
         ],
     ),
+    "modems that cannot be told apart": (
+        HEAD + "lines:\n  a: {url: 'listen://0.0.0.0:5020', registration: DTU-1}\n"
+        "  b: {url: 'listen://0.0.0.0:5020', registration: '0x44 54 55 2D 31'}\n"
+        "  c: {url: 'listen://0.0.0.0:5021', registration: DTU-12}\n"
+        "  d: {url: 'listen://0.0.0.0:5021', registration: DTU-1}\n" + BOX,
+        [
+            "6:51: lines.b.registration: is the one of line a already",
+            "8:51: lines.d.registration: cannot be told from the one of line c: one is the beginning of the other",
+        ],
+    ),
     "devices on lines": (
         HEAD + "lines: {meters: {url: 'serial:///dev/ttyUSB0'}}\ndevices:\n"
         "  - {name: a, type: modbus, line: metres, tags: [{name: t, address: 40001, type: int16}]}\n"
