@@ -93,7 +93,6 @@ class Lines:
                     self._check_names(name, line.registration, other, before.registration)
             others.append((name, line))
 
-
     def _check_names(self, name: str, registration: str, other: str, before: str) -> None:
         """Who calls is known by its first bytes, so none may be the beginning of another."""
         ours, theirs = parse_bytes(registration), parse_bytes(before)
