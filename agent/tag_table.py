@@ -162,6 +162,8 @@ class TagTable:
         tag.cells[key] = cell
 
     def _converted(self, key: str, one: Heading, row: int, column: int, text: str) -> str:
+        if key in {"name", "address"}:
+            text = text.strip().removeprefix("'")  # written so to keep a spreadsheet from taking it for a number
         if key in _AS_WRITTEN:
             return text.strip() if key in {"name", "unit", "node"} else text
         text = fold(text).strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from collectors.fields import DeviceConfig, parse_duration
 
 _FIRST = ("name", "label", "address", "node", "type", "word_order", "interval", "unit", "scale", "offset", "decimals",
           "min", "max", "map", "invalid", "deadband", "length", "encoding", "as", "description")  # fmt: skip
+_LOSES_ZEROS = re.compile(r"0\d+|\d+\.\d*0")
+"""What a spreadsheet takes for a number when it opens the file, and writes without its zeros: `40010.10`, `00001`. An
+apostrophe in front keeps it a text; tag lists are read without it."""
 _ALWAYS = frozenset({"name", "address", "node", "type"})
 
 
@@ -92,6 +96,9 @@ def _row(tag: BaseModel, shapes: Mapping[str, Shape]) -> dict[str, str]:
         key, value = info.alias or name, getattr(tag, name)
         if value is not None and value != info.default:
             row[key] = _cell(value, shapes[key])
+    for key in ("name", "address"):
+        if _LOSES_ZEROS.fullmatch(row.get(key, "")):
+            row[key] = f"'{row[key]}"
     return row
 
 

@@ -229,6 +229,17 @@ def test_tags_beside_the_list_and_its_content_count(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_exported_keeps_its_zeros_in_a_spreadsheet(tmp_path: Path) -> None:
+    text = "名称,地址,类型\n故障,40010.10,bool\n就绪,40010.0,bool\n门,00001,\n转速,40011,int16\n急停,40012.5,bool\n"
+    before = device(load_list(tmp_path, text))
+    exported = tags_command.as_csv(before)
+    assert exported is not None
+    assert [line.split(",")[0] for line in exported.splitlines()[1:]] == [
+        "'40010.10", "'40010.0", "'00001", "40011", "40012.5",
+    ]  # fmt: skip
+    assert device(load_list(tmp_path, exported)).tags == before.tags
+
+
 def test_decimal_places_are_refused_until_told(tmp_path: Path) -> None:
     text = "名称,地址,类型,小数位,系数\na,40001,int16,2,\nb,40002,int16,1,0.5\nc,40003,int16,0,\n"
     (mistake,) = load_list(tmp_path, text).mistakes
@@ -501,4 +512,4 @@ def test_no_damaged_workbook_crashes_the_loader(tmp_path: Path, changes: list[tu
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_list(tmp_path, CHINESE)
     assert main(["tags", "export", "-c", str(tmp_path / "agent.yaml"), "press"]) == 0
-    assert "40010.10,故障,40010.10,bool" in capsys.readouterr().out
+    assert "'40010.10,故障,'40010.10,bool" in capsys.readouterr().out
