@@ -64,8 +64,8 @@ tags beside it (`tags:`) are added. `shopfloor tags export -c FILE DEVICE --csv 
   sheets one must be chosen. Formulas count as the spreadsheet stored them; dates and errors are refused.
 - Headings may stand below a title and take two rows (`量程` over `下限`, `上限`; a group of other words is passed over,
   but not above a scale, a limit or a map: `报警` over `下限` is another limit). What stands in brackets is passed over:
-  `量程(下限)`, `地址(十进制)`; not so `倍率(除以)`. Rows that are empty, begin with `#`, are one merged cell or hold one text
-  and nothing else are left out; so are columns whose heading begins with `#`. An unknown heading is a mistake.
+  `量程(下限)`, `地址(十进制)`; not so `倍率(除以)`. Rows that are empty, begin with `#`, are one merged cell or hold one
+  text and nothing else are left out; so are columns whose heading begins with `#`. An unknown heading is a mistake.
 - Cells that say nothing: empty, or a dash, `/`, `无` where no free text stands. Full-width letters, digits, colons and
   commas are read as plain ones.
 - `map`: `0=idle;1=running` or `0:停止，1:运行`; a text with `;` stands in `"..."`. `invalid`: `0x8000;-1`.
@@ -74,8 +74,8 @@ tags beside it (`tags:`) are added. `shopfloor tags export -c FILE DEVICE --csv 
 - `interval`: with a unit (`5 s`), or the unit in the heading: `采集周期(ms)`.
 - A name in another language becomes the label, and the name is made from the address (`D100`, `holding_100`).
 - A number typed as a number loses its zeros: 40010.10 becomes 40010.1. Format the column as text, or with two decimals;
-  what may have lost a zero is refused. In CSV an apostrophe in front (`'40010.10`) keeps a spreadsheet from doing it when
-  it opens and saves the file; that is how such addresses are exported.
+  what may have lost a zero is refused. In CSV an apostrophe in front (`'40010.10`) keeps a spreadsheet from doing it
+  when it opens and saves the file; that is how such addresses are exported.
 - {decimals}: can mean rounding or a decimal point in the number; refused until `decimals: rounds` or
   `decimals: scales` says which.
 

@@ -165,8 +165,8 @@ class ModbusTag(TagConfig):
     """A register, some registers that make one value, a bit of a register, a coil or a discrete input."""
 
     address: AddressText = Field(
-        description="classic 40001 / 400001 (1-based), or coil:N discrete:N input:N holding:N (0-based, hex after 0x or before H);"
-        " .B for bit B of a register; with brand: also the maker's (D100, X17, VW100, %MW10)"
+        description="classic 40001 / 400001 (1-based), or coil:N discrete:N input:N holding:N (0-based, hex after 0x"
+        " or before H); .B for bit B of a register; with brand: also the maker's (D100, X17, VW100, %MW10)"
     )
     type: DataType | None = Field(None, description="how the registers are read; bits, coils and inputs need none")
     word_order: WordOrder | None = Field(None, description="the device's unless given")
