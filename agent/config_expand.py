@@ -20,6 +20,7 @@ from agent.config_reader import shapes_of
 from agent.grid import Grid, TableRefused
 from agent.mistakes import quote
 from agent.tables import MAX_BYTES, read_table
+from agent.tag_addresses import AREAS, Numbers
 from agent.tag_headings import count_known
 from agent.tag_table import Decimals, TagTable
 from agent.templates import FileRefused, Templates, fill_in, find_template
@@ -113,7 +114,7 @@ class Expander:
     def _table(self, loc: Loc, holder: Mapping, tags_model: type[BaseModel]) -> Sequence | None:
         node = holder.get("tags_file")
         assert node is not None
-        name, sheet, decimals = _reference(node)
+        name, sheet, decimals, numbers = _reference(node)
         if not name:
             return None  # told when it is read
         path = self.document.directory_of(node) / name
@@ -128,13 +129,20 @@ class Expander:
         except TableRefused as refused:
             self.document.tell_at(node, setting, f"{shown} {refused}")
             return None
-        return self._tags(grid, setting, node.note, decimals, tags_model)
+        return self._tags(grid, setting, node.note, decimals, numbers, tags_model)
 
     def _tags(
-        self, grid: Grid, setting: str, note: str, decimals: Decimals | None, tags_model: type[BaseModel]
+        self,
+        grid: Grid,
+        setting: str,
+        note: str,
+        decimals: Decimals | None,
+        numbers: Numbers,
+        tags_model: type[BaseModel],
     ) -> Sequence | None:
         table = TagTable(
-            self.document, grid, shapes=shapes_of(tags_model), path=setting, note=note, decimals=decimals
+            self.document, grid, shapes=shapes_of(tags_model), path=setting, note=note, decimals=decimals,
+            numbers=numbers,
         )  # fmt: skip
         return table.read()
 
@@ -151,13 +159,13 @@ def _tags_model(model: type[BaseModel]) -> type[BaseModel] | None:
     return shape.item.model if shape is not None and shape.item is not None else None
 
 
-def _reference(node: Node) -> tuple[str, str | None, Decimals | None]:
-    """File, sheet and the meaning of decimals from `list.xlsx#Sheet2` or {file: ..., sheet: ..., decimals: ...}."""
+def _reference(node: Node) -> tuple[str, str | None, Decimals | None, Numbers]:
+    """What `list.xlsx#Sheet2` or {file: ..., sheet: ..., count_from: ...} says; what is wrong in it is told later."""
     if isinstance(node, Scalar):
         name, _, sheet = node.text.partition("#")
-        return name, sheet or None, None
+        return name, sheet or None, None, Numbers()
     if not isinstance(node, Mapping):
-        return "", None, None
+        return "", None, None, Numbers()
     texts = {key.text: value.text for key, value in node.items if isinstance(value, Scalar)}
     name, _, sheet = texts.get("file", "").partition("#")
     decimals: Decimals | None = None
@@ -165,7 +173,9 @@ def _reference(node: Node) -> tuple[str, str | None, Decimals | None]:
         decimals = "rounds"
     elif texts.get("decimals") == "scales":
         decimals = "scales"
-    return name, texts.get("sheet", sheet) or None, decimals
+    count_from = {"0": 0, "1": 1}.get(texts.get("count_from", ""))
+    area = next((area for area in AREAS if area == texts.get("area")), None)
+    return name, texts.get("sheet", sheet) or None, decimals, Numbers(count_from, area)
 
 
 def _override(inherited: list[Node], own: list[Node]) -> list[Node]:

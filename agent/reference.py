@@ -64,8 +64,12 @@ tags beside it (`tags:`) are added. `shopfloor tags export -c FILE DEVICE --csv 
   sheets one must be chosen. Formulas count as the spreadsheet stored them; dates and errors are refused.
 - Headings may stand below a title and take two rows (`量程` over `下限`, `上限`; a group of other words is passed over,
   but not above a scale, a limit or a map: `报警` over `下限` is another limit). What stands in brackets is passed over:
-  `量程(下限)`, `地址(十进制)`; not so `倍率(除以)`. Rows that are empty, begin with `#`, are one merged cell or hold one
-  text and nothing else are left out; so are columns whose heading begins with `#`. An unknown heading is a mistake.
+  `量程(下限)`, `地址(十进制)`; not so `倍率(除以)`. Rows that are empty, begin with `#`, are one merged cell or hold
+  one text and nothing else are left out; so are columns whose heading begins with `#`. An unknown heading is a mistake.
+- `address`: as in the configuration. Or a column of function codes or areas ({area}: 03, 0x04, 03/06, holding,
+  保持寄存器, ...) beside one of bare numbers, in hex if the heading says so (`地址(HEX)`) or the cell does (`0x2006`,
+  `2006H`); `count_from: 0` or `1` must say where they begin, and `area: holding` serves for a list without such a
+  column.
 - Cells that say nothing: empty, or a dash, `/`, `无` where no free text stands. Full-width letters, digits, colons and
   commas are read as plain ones.
 - `map`: `0=idle;1=running` or `0:停止，1:运行`; a text with `;` stands in `"..."`. `invalid`: `0x8000;-1`.
@@ -204,7 +208,11 @@ def reference() -> str:
 
 def _tag_lists() -> str:
     rows = "\n".join(f"| `{key}` | {', '.join(words)} |" for key, words in SYNONYMS.items())
-    return _TAG_LISTS.replace("{rows}", rows).replace("{decimals}", ", ".join(sorted(AMBIGUOUS_DECIMALS)))
+    return (
+        _TAG_LISTS.replace("{rows}", rows)
+        .replace("{area}", "功能码, function code")
+        .replace("{decimals}", ", ".join(sorted(AMBIGUOUS_DECIMALS)))
+    )
 
 
 def _templates() -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from agent.grid import fold
 
 TYPES = {
+    "u16": "uint16", "u32": "uint32", "u64": "uint64", "s16": "int16", "i16": "int16", "s32": "int32", "i32": "int32",
+    "s64": "int64", "i64": "int64",
     "real": "float32", "float": "float32", "single": "float32", "f32": "float32", "lreal": "float64",
     "double": "float64", "f64": "float64", "int": "int16", "short": "int16", "dint": "int32", "lint": "int64",
     "uint": "uint16", "ushort": "uint16", "word": "uint16", "udint": "uint32", "dword": "uint32", "ulint": "uint64",

@@ -54,7 +54,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "deadband": ("dead band", "死区", "死区值", "变化上报阈值"),
     "length": ("len", "registers", "register count", "count", "quantity", "长度", "字符串长度", "寄存器个数",
         "寄存器数",
-               "寄存器数量", "寄存器长度", "字数", "数量"),
+               "寄存器数量", "寄存器长度", "字数", "数量", "个数"),
     "encoding": ("charset", "编码", "字符编码", "编码方式"),
     "as": ("输出为",),
     "description": ("desc", "comment", "comments", "remark", "remarks", "note", "notes", "meaning", "说明", "备注",
@@ -72,14 +72,14 @@ ACCESS = frozenset({
     "访问权限",
     "属性", "操作属性",
 })  # fmt: skip
+AREA = frozenset({
+    "function", "function code", "fc", "area", "register type", "功能码", "读功能码", "寄存器类型", "区", "区域",
+    "存储区",
+})  # fmt: skip
 _IGNORED = frozenset(
     {"no", "no.", "nr", "nr.", "index", "#", "id", "group", "序号", "编号", "行号", "分组", "组", "组名"}
 )
 _REFUSED = {
-    **dict.fromkeys(
-        ("function", "function code", "fc", "area", "register type", "功能码", "寄存器类型", "区", "区域", "存储区"),
-        "the area belongs to the address: write holding:100, input:7, coil:0 or discrete:3 into the address column",
-    ),
     **dict.fromkeys(
         ("slave", "slave id", "unit id", "station", "device id", "站号", "从站", "从站号", "从站地址", "从机地址",
             "设备地址",
@@ -113,7 +113,7 @@ class Heading:
 
     Attributes:
         text: as written.
-        key: the tag's key; "decimals?" = rounding or scaling; "access"; "" = left out.
+        key: the tag's key; "decimals?" = rounding or scaling; "access"; "area?" = area or function code; "" = left out.
         unit: of bare numbers in the column, from the heading: `ms` in `采集周期(ms)`.
         own: the heading is the key itself, in this program's words.
     """
@@ -172,6 +172,8 @@ def heading(text: str, keys: Collection[str]) -> Heading | None:
             return Heading(text, "decimals?")
         if candidate in ACCESS:
             return Heading(text, "access")
+        if candidate in AREA and "address" in keys:
+            return Heading(text, "area?")
         key = _KNOWN.get(candidate)
         if key in {"scale", "offset"} and aside is not None and _OPERATION.search(aside[1]):
             return None  # `倍率(除以)`: what is in brackets is to be done with the number

@@ -2,8 +2,8 @@
 
 Promises: every cell keeps its place, so that what is wrong in it is told with row and column; a value that a
 spreadsheet may have changed (`40010.10` typed as a number, a formula, a date) is refused with the way out. May import:
-`agent.config_document`, `agent.config_reader`, `agent.grid`, `agent.tag_cells`, `agent.tag_headings`,
-`agent.yaml_source`.
+`agent.config_document`, `agent.config_reader`, `agent.grid`, `agent.tag_addresses`, `agent.tag_cells`,
+`agent.tag_headings`, `agent.yaml_source`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agent import tag_cells
 from agent.config_document import Document
 from agent.config_reader import Shape
 from agent.grid import Cell, Grid, Row, fold
+from agent.tag_addresses import HEX_HEADING, AddressCellError, CountUnknown, Numbers, area_of, by_area
 from agent.tag_headings import Heading, Headings, find_headings
 from agent.yaml_source import Mapping, Node, Scalar, Sequence
 from collectors.fields import NAME_PATTERN
@@ -28,6 +29,7 @@ Decimals = Literal["rounds", "scales"]
 _FREE_TEXT = frozenset({"name", "label", "description", "address", "node", "map"})
 _AS_WRITTEN = frozenset({"name", "label", "description", "unit", "node", "map"})
 _BIT_CLASSIC = re.compile(r"[34][0-9]{4,5}(\.[0-9]+)?")
+_SCALED_UNIT = re.compile(r"[x×*]?\s*(0\.\d*[1-9]|10+)\s*([^\d\s*^].*)")
 _TYPED_AS_NUMBER = "format the column as text and type the address again, or write it by area (holding:9.10)"
 
 
@@ -38,6 +40,7 @@ class _Tag:
     row: int
     cells: dict[str, Cell] = field(default_factory=dict)
     named: bool = False
+    area: Cell | None = None
 
 
 class TagTable:
@@ -52,6 +55,7 @@ class TagTable:
         path: str,
         note: str,
         decimals: Decimals | None,
+        numbers: Numbers = Numbers(),  # noqa: B008  # frozen
     ) -> None:
         """Prepare to read.
 
@@ -62,6 +66,7 @@ class TagTable:
             path: of the setting that names the file, for mistakes of the table as a whole.
             note: what mistakes must say too; see `Scalar.note`.
             decimals: what a column of decimal places means, if that was said.
+            numbers: what addresses mean that are bare numbers.
         """
         self._document = document
         self._grid = grid
@@ -69,6 +74,8 @@ class TagTable:
         self._path = path
         self._note = note
         self._decimals = decimals
+        self._numbers = numbers
+        self._uncounted: CountUnknown | None = None
         self._place = "node" if "node" in shapes else "address"
         self._failed = False
 
@@ -126,8 +133,41 @@ class TagTable:
                 if one.key:
                     self._take(tag, column, one)
             if tag.cells and not self._is_note(tag):
+                self._complete(tag, headings)
                 tags.append(tag)
         return tags
+
+    def _complete(self, tag: _Tag, headings: Headings) -> None:
+        """Put the area in front of an address that is a bare number."""
+        cell = tag.cells.get("address")
+        if cell is None or cell.broken or (tag.area is None and self._numbers.area is None):
+            return
+        path = self._row_path(tag.row)
+        area = area_of(tag.area.text) if tag.area is not None else self._numbers.area
+        if area is None:
+            assert tag.area is not None
+            self._tell(tag.row, tag.area.column - 1, "expected a function code that reads, 1 to 4, or an area such as"
+                       f" holding or 保持寄存器; got '{tag.area.text}'", path)  # fmt: skip
+            cell.broken = True
+            return
+        heading = headings.columns[cell.column - 1]
+        try:
+            cell.text = by_area(
+                cell.text, area, self._numbers, is_hex=HEX_HEADING.search(fold(heading.text)) is not None
+            )
+        except AddressCellError as error:
+            self._tell(tag.row, cell.column - 1, str(error), path)
+            cell.broken = True
+        except CountUnknown as unknown:
+            cell.broken = True
+            if self._uncounted is None:
+                self._uncounted = unknown
+                self._tell(
+                    headings.row, cell.column - 1,
+                    f"'{heading.text}': numbers may count from 0 or from 1, {cell.text} is {unknown.from_0} or"
+                    f" {unknown.from_1}. Say which: tags_file: {{file: ..., count_from: 0}} or"
+                    " {file: ..., count_from: 1}, and compare one value with the display (shopfloor read)",
+                )  # fmt: skip
 
     def _is_note(self, tag: _Tag) -> bool:
         """Whether the row is one text and nothing else: a heading of the rows below, or a note under the table."""
@@ -148,6 +188,9 @@ class TagTable:
                 self._tell(row, column, "can only be written, and this agent only reads: delete the row, or begin it"
                            " with #", self._row_path(row))  # fmt: skip
             return
+        if key == "area?":
+            tag.area = self._cell(row, column, text.strip())
+            return
         if key == "decimals?":
             key = "decimals"
             if self._decimals == "scales":
@@ -164,6 +207,9 @@ class TagTable:
     def _converted(self, key: str, one: Heading, row: int, column: int, text: str) -> str:
         if key in {"name", "address"}:
             text = text.strip().removeprefix("'")  # written so to keep a spreadsheet from taking it for a number
+        if key == "unit" and (match := _SCALED_UNIT.fullmatch(fold(text).strip())):
+            self._tell(row, column, f"'{text.strip()}' is a unit and a factor: write {match[2]} here, and {match[1]}"
+                       " into the column scale (倍率)", self._row_path(row))  # fmt: skip
         if key in _AS_WRITTEN:
             return text.strip() if key in {"name", "unit", "node"} else text
         text = fold(text).strip()
@@ -270,7 +316,8 @@ class TagTable:
         row = Row(tag.row + 1, 1, file=self._grid.shown, note=self._note)
         kind = tag.cells.get("type")
         for key, cell in tag.cells.items():
-            if key == "length" and kind is not None and kind.text != "string" and _needless(kind.text, cell.text):
+            written = kind.text if kind is not None else ""
+            if key == "length" and written != "string" and _needless(written, cell.text):
                 continue
             name = Cell(cell.line, cell.column, key, True, False, cell.file, cell.note)
             row.items.append((name, self._value(key, cell, tag)))

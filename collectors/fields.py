@@ -180,6 +180,12 @@ class TagsFile(Model):
         description="what a column 小数位 / decimal places means: `rounds` = digits after rounding, `scales` = the"
         " point is put into the number (2: 1234 is 12.34)",
     )
+    count_from: Literal[0, 1] | None = Field(
+        None, description="of addresses that are bare numbers: 0 = the first register is 0, as on the wire; 1 = it is 1"
+    )
+    area: Literal["coil", "discrete", "input", "holding"] | None = Field(
+        None, description="of addresses that are bare numbers, where no column says it (功能码, function code)"
+    )
 
 
 def _file_and_sheet(value: object) -> object:

@@ -240,6 +240,33 @@ def test_what_is_exported_keeps_its_zeros_in_a_spreadsheet(tmp_path: Path) -> No
     assert device(load_list(tmp_path, exported)).tags == before.tags
 
 
+@pytest.mark.parametrize(("count_from", "offsets"), [(0, (0x2006, 0x2044, 3, 0, 11)), (1, (0x2005, 0x2043, 2, 0, 10))])
+def test_a_column_of_function_codes_and_one_of_numbers(
+    tmp_path: Path, count_from: int, offsets: tuple[int, ...]
+) -> None:
+    text = (
+        "参数,功能码,寄存器地址,个数,类型,读写\nA相电压,03H,2006H,2,float,R\n频率,04,0x2044,2,float,R\n"
+        f"运行,1,3,,,R\n报警,离散输入,{count_from},,,R\n故障,03/06,11.4,1,,R/W\n"
+    )
+    loaded = load_list(tmp_path, text, ref=f"{{file: list.csv, count_from: {count_from}}}")
+    areas = ("holding", "input", "coil", "discrete", "holding")
+    assert [(tag.where.area, tag.where.offset) for tag in device(loaded).tags] == list(zip(areas, offsets, strict=True))
+    assert device(loaded).tags[-1].where.bit == 4
+    assert device(load_list(tmp_path, tags_command.as_csv(device(loaded)) or "")).tags == device(loaded).tags
+
+
+def test_numbers_of_a_list_without_areas_and_in_hex(tmp_path: Path) -> None:
+    text = "名称,地址(十六进制),类型\na,10,int16\nb,1F,int16\nc,40010,int16\n"
+    (mistake,) = load_list(tmp_path, text, ref="{file: list.csv, area: input, count_from: 0}").mistakes
+    assert (mistake.line, mistake.column) == (4, 2)
+    tags = tags_of(load_list(tmp_path, text.partition("c,")[0], ref="{file: list.csv, area: input, count_from: 0}"))
+    assert [str(tag.where) for tag in tags.values()] == ["input:16", "input:31"]
+    brand = PRESS.replace("report: {}", "report: {}, brand: inovance-h5u")
+    mixed = "名称,功能码,地址,类型\na,3,D100,int16\nb,3,40010,int16\n"
+    tags = tags_of(load_list(tmp_path, mixed, config=brand))
+    assert [str(tag.where) for tag in tags.values()] == ["holding:100", "holding:9"]
+
+
 def test_decimal_places_are_refused_until_told(tmp_path: Path) -> None:
     text = "名称,地址,类型,小数位,系数\na,40001,int16,2,\nb,40002,int16,1,0.5\nc,40003,int16,0,\n"
     (mistake,) = load_list(tmp_path, text).mistakes
@@ -261,8 +288,30 @@ BROKEN: dict[str, tuple[str, list[str]]] = {
         ["1:3: devices[press].tags_file: cell C1: unknown heading '厂家': a column whose heading begins with #"],
     ),
     "function code": (
-        "名称,功能码,地址\na,3,0\n",
-        ["1:2: devices[press].tags_file: cell B1: '功能码': the area belongs to the address: write holding:100"],
+        "名称,功能码,地址,类型\na,3,7,int16\nb,3,8,int16\n",
+        ["1:3: devices[press].tags_file: cell C1: '地址': numbers may count from 0 or from 1, 7 is hold"],
+    ),
+    "function code that writes": (
+        "名称,功能码,地址\na,16,0\nb,读,1\n",
+        [
+            "2:2: devices[press].tags_file[row 2]: cell B2: expected a function code that reads, 1 to 4, or an area",
+            "3:2: devices[press].tags_file[row 3]: cell B3: expected a function code that reads, 1 to 4, or an area",
+        ],
+    ),
+    "area and address differ": (
+        "名称,功能码,地址,类型\na,4,40010,int16\n",
+        ["2:3: devices[press].tags_file[row 2]: cell C2: 40010 is an address of the area holding by its first"],
+    ),
+    "hex without a word": (
+        "名称,功能码,地址,类型\na,4,1F,int16\n",
+        ["2:3: devices[press].tags_file[row 2]: cell C2: 1F is in hex: write 0x1F, or (HEX) into the heading"],
+    ),
+    "unit with a factor": (
+        "name,address,type,unit\na,40001,int16,0.1V\nb,40002,int16,×0.01 A\nc,40003,int16,1/min\n",
+        [
+            "2:4: devices[press].tags_file[row 2]: cell D2: '0.1V' is a unit and a factor: write V here, and 0.1 into",
+            "3:4: devices[press].tags_file[row 3]: cell D3: '×0.01 A' is a unit and a factor: write A here, and 0.01",
+        ],
     ),
     "station": (
         "name,address,站号\na,coil:0,1\n",

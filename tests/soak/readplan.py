@@ -107,9 +107,8 @@ class _Agent:
         values: dict[int, list[int]] = {}
         if self._version != self.known.version:
             self._version, self._plan = self.known.version, plan(self._spans, self.limits, self.known.rules)
-        came, refused = [], []
-        for block in self._plan:
-            (came if self._take(block, values) else refused).append(block)
+        came = [block for block in self._plan if self._take(block, values)]
+        refused = [block for block in self._plan if any(span.index not in values for span in block.spans)]
         for block in came:
             self.known.was_read(block)
         if self.known.believes(len(came)):
