@@ -24,7 +24,8 @@ TYPES = {
 """Names of IEC 61131 and of lists -> this program's; what may be 16 or 32 bits wide (整型) is not among them."""
 _INTEGER = re.compile(r"(?:(\d\d)位)?(有|无)符号(?:(\d\d)位)?(?:整数|整型|整形)?(?:(\d\d)位)?")
 ORDERS = {"1234": "ABCD", "3412": "CDAB", "2143": "BADC", "4321": "DCBA"}
-_ENTRY = re.compile(r"\s*([+-]?(?:0[xX][0-9A-Fa-f]+|[0-9]+))\s*[=:：＝]\s*")
+_ENTRY = re.compile(r"\s*([+-]?(?:0[xX][0-9A-Fa-f]+|[0-9]+))\s*(?:[=:：＝]|[-—－](?!\s*[0-9]))\s*")
+_BITS = re.compile(r"\s*(?:bit|b|位|第)\s*[0-9]", re.IGNORECASE)
 _PLACEHOLDERS = frozenset({"", "-", "--", "—", "——", "/", "\\", "无", "n/a", "na", "none"})
 _SPECIAL = re.compile(r'[;；,，、=:：＝"\n\r]|^\s|\s$|^$')
 
@@ -66,6 +67,10 @@ def parse_map(text: str) -> list[tuple[str, str]]:
     entries = []
     for entry in _split(text):
         match = _ENTRY.match(entry)
+        if _BITS.match(entry):
+            raise CellError(
+                "a list of bits, and a map is of numbers: give each bit a row of its own (40040.0, 40040.1)"
+            )
         if match is None:
             raise CellError(f"expected number=text;number=text such as 0=idle;1=running, got '{entry.strip()}'")
         entries.append((match[1], _unquoted(entry[match.end() :])))

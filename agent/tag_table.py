@@ -97,7 +97,7 @@ class TagTable:
         self._check_zeros(tags)
         self._name(tags)
         items: list[Node] = [self._node(tag) for tag in tags]
-        if not items:
+        if not items and not self._failed:
             self._tell(headings.row, 0, "no tags stand below the headings")
         return None if not items else Sequence(1, 1, items, file=self._grid.shown, note=self._note)
 
@@ -132,10 +132,18 @@ class TagTable:
             for column, one in headings.columns.items():
                 if one.key:
                     self._take(tag, column, one)
-            if tag.cells and not self._is_note(tag):
+            if tag.cells and not self._is_note(tag) and not self._lacks_address(tag):
                 self._complete(tag, headings)
                 tags.append(tag)
         return tags
+
+    def _lacks_address(self, tag: _Tag) -> bool:
+        if self._place != "address" or "address" in tag.cells:
+            return False
+        shown = next(self._grid.text(tag.row, cell.column - 1).strip() for cell in tag.cells.values())
+        self._tell(tag.row, 0, f"'{shown}' has no address: give it one, or begin the row with # to leave it out",
+                   self._row_path(tag.row))  # fmt: skip
+        return True
 
     def _complete(self, tag: _Tag, headings: Headings) -> None:
         """Put the area in front of an address that is a bare number."""
@@ -300,10 +308,7 @@ class TagTable:
                 tag.named = True  # told as a mistake: it is meant as a name
         for tag in tags:
             place = tag.cells.get(self._place)
-            if tag.named:
-                continue
-            if place is None:  # told as a mistake; that there is no name to be made of it either is none
-                tag.cells["name"] = self._cell(tag.row, 0, f"row_{tag.row + 1}")
+            if tag.named or place is None:
                 continue
             made = _name_of(place.text)
             kind = tag.cells.get("type")

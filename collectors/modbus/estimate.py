@@ -5,6 +5,8 @@ May import: the standard library, `collectors.api`, the pure modules of this pac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from collectors.api import Estimate, Explanation, TagExplanation, group_name
 from collectors.modbus.brands import BRANDS
 from collectors.modbus.config import ModbusConfig, ModbusTag
@@ -45,7 +47,7 @@ def explain(config: ModbusConfig) -> Explanation:
     brand = BRANDS[config.brand_name] if config.brand_name is not None else None
     notes = [f"{brand.title}: {brand.note}"] if brand is not None and brand.note else []
     notes += [_guarded(config, expected) for expected in config.expect]
-    return Explanation([_tag(config, tag) for tag in config.tags], requests, notes)
+    return Explanation([_tag(config, tag, other) for tag, other in _with_overlaps(config)], requests, notes)
 
 
 def _guarded(config: ModbusConfig, expected: Expectation) -> str:
@@ -59,7 +61,25 @@ def _guarded(config: ModbusConfig, expected: Expectation) -> str:
     )
 
 
-def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
+def _with_overlaps(config: ModbusConfig) -> Iterator[tuple[ModbusTag, ModbusTag | None]]:
+    """Each tag, and another that begins elsewhere and takes some of the same registers: most likely a mistake."""
+    values = [tag for tag in config.tags if tag.where.is_register and tag.where.bit is None]
+    found: dict[str, ModbusTag] = {}
+    widest: ModbusTag | None = None
+    for tag in sorted(values, key=lambda tag: (tag.where.area, tag.where.offset, -tag.registers)):
+        if widest is not None and widest.where.area == tag.where.area:
+            end = widest.where.offset + widest.registers
+            if widest.where.offset < tag.where.offset < end:
+                found.setdefault(tag.name, widest)
+                found.setdefault(widest.name, tag)
+            if tag.where.offset + tag.registers <= end:
+                continue
+        widest = tag
+    for tag in config.tags:
+        yield tag, found.get(tag.name)
+
+
+def _tag(config: ModbusConfig, tag: ModbusTag, overlapped: ModbusTag | None) -> TagExplanation:
     where = tag.where
     is_bit = where.bit is not None or not where.is_register
     notes = []
@@ -67,6 +87,8 @@ def _tag(config: ModbusConfig, tag: ModbusTag) -> TagExplanation:
         notes.append(f"{tag.registers} registers, to {where.offset + tag.registers - 1}")
     if tag.type == "string":
         notes.append(tag.encoding or "utf-8")
+    if overlapped is not None:
+        notes.append(f"shares registers with {overlapped.name}")
     if tag.place.source == "check":
         notes.append("map from general knowledge: compare with the machine's display")
     return TagExplanation(

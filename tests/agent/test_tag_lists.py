@@ -17,7 +17,7 @@ from agent.cli import main
 from agent.commission import tags as tags_command
 from agent.config import AgentConfig, Loaded, fingerprint, load
 from agent.grid import fold, letters
-from agent.tag_cells import format_map, order_name, parse_list, parse_map, type_name
+from agent.tag_cells import CellError, format_map, order_name, parse_list, parse_map, type_name
 from collectors.modbus.config import ModbusConfig
 from collectors.opcua.config import OpcuaConfig
 
@@ -129,11 +129,17 @@ def test_what_is_to_be_done_with_the_number_is_not_lost_in_brackets(tmp_path: Pa
     assert "unknown heading '倍率(除以)'" in mistake.message
 
 
+def test_texts_of_a_map_may_stand_behind_a_hyphen() -> None:
+    assert parse_map("0-停止；1 － 运行;-1—故障") == [("0", "停止"), ("1", "运行"), ("-1", "故障")]
+    with pytest.raises(CellError):
+        parse_map("0-5")
+
+
 def test_a_row_with_a_single_cell_is_a_heading_of_the_rows_below(tmp_path: Path) -> None:
     text = "名称,地址,类型\n一号线,,\na,40001,int16\n备注：地址以PLC程序V2.3为准,,\n,40002,int16\n"
     assert list(tags_of(load_list(tmp_path, text))) == ["a", "40002"]
     (mistake,) = load_list(tmp_path, "名称,地址,类型\na,40001,int16\n备用,,int16\n").mistakes
-    assert (mistake.line, "'address:' is missing" in mistake.message) == (3, True)
+    assert (mistake.line, "'备用' has no address" in mistake.message) == (3, True)
 
 
 def test_alarm_limits_are_no_limits_of_the_value(tmp_path: Path) -> None:
@@ -327,7 +333,10 @@ BROKEN: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown type": (H + "a,40001,整型,,,,\n", ["2:3: devices[press].tags[a].type: cell C2: expected bool, int16"]),
     "no type": (H + "a,40001,,,,,\n", ["2:2: devices[press].tags[a].address: cell B2: registers need a type"]),
-    "no address": (H + "a,,int16,,,,\n", ["2:1: devices[press].tags[a].address: row 2: 'address:' is missing"]),
+    "no address": (
+        H + "a,,int16,,,,\n",
+        ["2:1: devices[press].tags_file[row 2]: cell A2: 'a' has no address: give it one, or begin the row with #"],
+    ),
     "no number": (
         H + "a,40001,int16,x,,,\n",
         ["2:4: devices[press].tags[a].scale: cell D2: expected a number, got 'x'"],
@@ -343,6 +352,10 @@ BROKEN: dict[str, tuple[str, list[str]]] = {
     "map without text": (
         H + "a,40001,int16,,0=;1=b,,\n",
         ["2:5: devices[press].tags_file[row 2]: cell E2: a number without a text"],
+    ),
+    "map of bits": (
+        H + "a,40001,int16,,bit0:a bit1:b,,\n",
+        ["2:5: devices[press].tags_file[row 2]: cell E2: a list of bits, and a map is of numbers: give each bit a row"],
     ),
     "map twice": (
         H + "a,40001,int16,,0=a;0=b,,\n",

@@ -228,3 +228,19 @@ def test_reports_are_estimated_by_their_heartbeat() -> None:
 def test_two_thousand_tags_validate_quickly() -> None:
     tags = [{"name": f"t{index}", "address": f"holding:{2 * index}", "type": "float32"} for index in range(2000)]
     assert len(blocks_of(device(tags=tags), frozenset({"1s"}))) == 33
+
+
+def test_values_that_share_registers_are_noted() -> None:
+    tags = [
+        {"name": "a", "address": "40030", "type": "float32"},
+        {"name": "b", "address": "40031", "type": "float32"},
+        {"name": "word", "address": "40040", "type": "uint16"},
+        {"name": "bit", "address": "40040.3"},
+        {"name": "same", "address": "40040", "type": "int16"},
+        {"name": "text", "address": "input:0", "type": "string", "length": 10},
+        {"name": "within", "address": "input:4", "type": "uint16"},
+        {"name": "behind", "address": "input:10", "type": "uint16"},
+    ]
+    config = TYPE.config_model.model_validate({"name": "d", "type": "modbus", "url": "tcp://h", "tags": tags})
+    shared = {tag.tag: tag.note.rpartition("with ")[2] for tag in TYPE.explain(config).tags if "shares" in tag.note}
+    assert shared == {"a": "b", "b": "a", "text": "within", "within": "text"}

@@ -335,7 +335,8 @@ async def test_bad_addresses_are_left_out_and_the_rest_is_back_at_the_next_poll(
 async def test_one_tag_per_request_is_never_needed_for_a_device_with_a_limit(server: ModbusServer) -> None:
     server.limit(50)
     tags = [tag(f"t{n}", f"holding:{n}", "uint16") for n in range(0, 400, 2)]
-    device = collector(server, *tags)
+    context = Context()
+    device = collector(server, *tags, context=context)
     await device.open()
     for _ in range(6):
         batch = await once(device)
@@ -343,6 +344,14 @@ async def test_one_tag_per_request_is_never_needed_for_a_device_with_a_limit(ser
     before = device.stats().requests
     await once(device)
     assert device.stats().requests - before == 8  # 49 registers each, every second one named
+    await device.close()
+    server.limit(125)  # another one in its place, or new firmware
+    device = collector(server, *tags, context=context)
+    await device.open()
+    assert (await once(device)).quality == {}
+    before = device.stats().requests
+    assert (await once(device)).quality == {}
+    assert device.stats().requests - before == 4
     await device.close()
 
 
