@@ -21,7 +21,6 @@ SCENARIOS = {
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
-    "readplan": "requests and wire time of a poll, and simulated odd devices (computed)",
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
     "limits": "Receive Maximum 1, packets too large, topics denied",
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
