@@ -115,5 +115,5 @@ def by_area(text: str, area: Area, numbers: Numbers, *, is_hex: bool) -> str:
     if number == 0 and numbers.count_from == 1:
         raise AddressCellError("0 is no number of a list that counts from 1")
     if numbers.count_from is None:
-        raise CountUnknown(shown(number), shown(max(0, number - 1)))
+        raise CountUnknown(shown(number), shown(number - 1) if number else "none")
     return shown(number - numbers.count_from)

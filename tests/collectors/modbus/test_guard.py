@@ -86,6 +86,20 @@ async def test_a_new_program_is_seen_at_the_next_poll_where_the_address_is_read_
     assert [request[2:] for request in server.seen().requests] == [(899, 3)] * 2
 
 
+async def test_a_bit_is_compared_within_what_is_read_anyway(server: ModbusServer) -> None:
+    tags = [tag("a", "coil:3"), tag("b", "coil:14")]
+    device = collector(server, *tags, expect={"address": "coil:13", "value": False}, max_gap=20)
+    await device.open()
+    server.set("coil", 12, [True, False, True])
+    assert (await once(device)).quality == {}
+    server.set("coil", 13, [True])
+    with pytest.raises(Unavailable) as caught:
+        await once(device)
+    assert (caught.value.reason, caught.value.facts["found"]) == ("layout", "True")
+    await device.close()
+    assert {request[1:] for request in server.seen().requests} == {(1, 3, 12)}
+
+
 async def test_a_new_program_is_looked_for_when_an_address_is_refused(server: ModbusServer) -> None:
     device = collector(
         server, tag("t", "40001", "uint16"), tag("u", "coil:7"), expect=[VERSION, {"address": "coil:8", "value": False}]
