@@ -165,8 +165,8 @@ def _write(entries: Iterable[BrowseEntry], file: Path | None) -> None:
         table.writerow([clean(cell) if cell else "" for cell in row])
     if left_out:
         sys.stderr.write(
-            f"left out: {left_out} variables that no tag can be made of as they are (arrays: name an element with index;"
-            " structures, raw bytes, write-only)\n"
+            f"left out: {left_out} variables that no tag can be made of as they are (arrays: name an element with"
+            " index; structures, raw bytes, write-only)\n"
         )
     if file is None:
         sys.stdout.write(text.getvalue())

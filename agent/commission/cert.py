@@ -27,8 +27,8 @@ from collectors.certificates import Certificate, Certificates
 from collectors.fields import DeviceConfig
 from collectors.registry import collector_type
 
-WAIT_S = 10
-"""The running agent tries again at least this often."""
+WAIT_S = 15
+"""The running agent tries again at least every 10 s, and then has to connect."""
 
 
 @dataclass(frozen=True)

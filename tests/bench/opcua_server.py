@@ -1,8 +1,9 @@
 """An OPC UA server whose variables all change every interval. Its own cost is considerable, and not measured.
 
-    python -m tests.bench.opcua_server NODES INTERVAL
+    python -m tests.bench.opcua_server NODES INTERVAL [CERTIFICATE KEY]
 
-Prints its port; ends when standard input closes. Variables are `nsu=urn:bench;s=n0`, `n1`, ... (Double).
+With a certificate (DER) and its key (PEM) it offers the sound policies alone. Prints its port; ends when standard input
+closes. Variables are `nsu=urn:bench;s=n0`, `n1`, ... (Double).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 URI = "urn:bench"
 
@@ -25,7 +27,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def serve(nodes: int, interval: float) -> None:
+async def serve(nodes: int, interval: float, certificate: str | None = None, key: str | None = None) -> None:
     from asyncua import Server, ua
 
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
@@ -33,7 +35,12 @@ async def serve(nodes: int, interval: float) -> None:
     await server.init()
     port = free_port()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    if certificate is None or key is None:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    else:
+        server.set_security_policy([kind for kind in ua.SecurityPolicyType if "Sha256" in kind.name])
+        await server.load_certificate(Path(certificate), "der")
+        await server.load_private_key(Path(key), None, "pem")
     index = await server.register_namespace(URI)
     ids = [ua.NodeId(f"n{at}", index) for at in range(nodes)]
     for at, node_id in enumerate(ids):
@@ -56,4 +63,4 @@ async def serve(nodes: int, interval: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:5]))

@@ -24,6 +24,8 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.accepted = 0
+        self.most = 0
+        """Most connections that clients had open at once."""
 
     @property
     def url(self) -> str:
@@ -41,6 +43,12 @@ class Relay:
 
     def thaw(self) -> None:
         """End `freeze`: what was held back goes on."""
+        self._flow.set()
+
+    def strand(self) -> None:
+        """Pass nothing more on for the connections there are, as a router that forgot them; new ones work."""
+        self._flow.clear()
+        self._flow = asyncio.Event()
         self._flow.set()
 
     def cut(self) -> None:
@@ -70,6 +78,8 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.most = max(self.most, len(self._tasks))
+        flow = self._flow
         writers = {writer}
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -77,8 +87,8 @@ class Relay:
             self._writers |= writers
             await asyncio.wait(
                 [
-                    asyncio.create_task(self._pump(reader, there_writer)),
-                    asyncio.create_task(self._pump(there_reader, writer)),
+                    asyncio.create_task(self._pump(reader, there_writer, flow)),
+                    asyncio.create_task(self._pump(there_reader, writer, flow)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -90,10 +100,11 @@ class Relay:
             for one in writers:
                 one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                await self._flow.wait()
+                await flow.wait()
                 writer.write(data)
                 await writer.drain()
 

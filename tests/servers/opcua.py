@@ -139,6 +139,14 @@ class OpcuaServer:
         """Let the server's clock be off by so much (positive = ahead)."""
         self.call("clock", offset_s=offset_s)
 
+    def channels(self, life_s: float) -> None:
+        """Let no secure channel live longer from now on before it is renewed."""
+        self.call("channels", life_s=life_s)
+
+    def renewals(self) -> int:
+        """How often channels were renewed since `channels`."""
+        return int(self.call("renewals"))
+
     def publishing(self, on: bool) -> None:
         """Let the server stop to publish anything, keep-alives included, while it answers all else."""
         self.call("publishing", on=on)
@@ -217,6 +225,7 @@ class Plant:
         self._changing: asyncio.Task[None] | None = None
         self._written = 0
         self._offset_s = 0.0
+        self._renewals = 0
         self._shift_clock(uaprotocol_auto)
 
     def _shift_clock(self, module: Any) -> None:
@@ -336,6 +345,22 @@ class Plant:
 
     async def do_clock(self, offset_s: float) -> None:
         self._offset_s = offset_s
+
+    async def do_channels(self, life_s: float) -> None:
+        from asyncua.common.connection import SecureConnection
+
+        real, plant, renew = SecureConnection.open, self, self.ua.SecurityTokenRequestType.Renew
+
+        def open_channel(connection: Any, params: Any, server: Any) -> Any:
+            plant._renewals += params.RequestType == renew
+            params.RequestedLifetime = min(params.RequestedLifetime, round(life_s * 1000))
+            return real(connection, params, server)
+
+        SecureConnection.open = open_channel
+        self._renewals = 0
+
+    async def do_renewals(self) -> int:
+        return self._renewals
 
     async def do_publishing(self, on: bool) -> None:
         for subscription in self._server.iserver.subscription_service.subscriptions.values():

@@ -26,8 +26,10 @@ SCENARIOS = {
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 25 minutes",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
+    "opcua": "servers that restart, fall silent, change certificates; 5,000 values a second; another make",
 }
 SHORT = ("crash", "lines")
+SHORT = ("crash", "opcua")
 """What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
