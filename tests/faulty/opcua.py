@@ -81,20 +81,19 @@ class Relay:
         self.most = max(self.most, len(self._tasks))
         flow = self._flow
         writers = {writer}
+        pumps: list[asyncio.Task[None]] = []
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.add(there_writer)
             self._writers |= writers
-            await asyncio.wait(
-                [
-                    asyncio.create_task(self._pump(reader, there_writer, flow)),
-                    asyncio.create_task(self._pump(there_reader, writer, flow)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            pumps.append(asyncio.create_task(self._pump(reader, there_writer, flow)))
+            pumps.append(asyncio.create_task(self._pump(there_reader, writer, flow)))
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            for pump in pumps:
+                pump.cancel()
             self._tasks.discard(task)
             self._writers -= writers
             for one in writers:

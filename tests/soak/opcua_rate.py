@@ -17,7 +17,7 @@ from collectors.opcua.trust import TrustStore
 from tests.bench.opcua_server import URI
 from tests.daemon import ROOT, Daemon, data_topic, eventually, opcua, site
 from tests.servers.opcua_secure import Pair, pair
-from tests.soak.claims import Claim, Options
+from tests.soak.claims import Claim, Options, table
 from tests.soak.hearing import Hearing
 from tests.soak.plant import Witness, megabytes, usage
 
@@ -33,6 +33,7 @@ def run(options: Options) -> list[Claim]:
     own = pair(options.disk, "plc")
     encrypted = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt"}
     claims = _run(options, options.lasting(10, 0.05), encrypted, own)
+    print(table(claims), flush=True)
     if not options.short:
         claims += _run(options, options.lasting(10, 0.05), {"policy": "None"}, None)
     return claims
