@@ -29,6 +29,9 @@ FILTER_REFUSED: Final = frozenset({0x8043_0000, 0x8044_0000, 0x8045_0000, 0x808E
 """BadMonitoredItemFilterInvalid, BadMonitoredItemFilterUnsupported, BadFilterNotAllowed, BadDeadbandFilterInvalid."""
 MOST_FAULTS: Final = 16
 """Single nodes that make a call fail as a whole, before the server is believed to refuse all the rest too."""
+VERIFIED_PER_S: Final = 50
+"""Nodes that are read a second, on average, to see whether their news still come: a thousandth of a core here, and less
+work for a PLC than one visualisation gives it. Of 750 nodes or fewer a silent one is found in 25 s, of 3000 in 70 s."""
 _INTERNAL_ERROR: Final = 0x8002_0000
 _DEADBAND_ABSOLUTE: Final = 1
 
@@ -73,7 +76,7 @@ class Items:
         self._interval = interval
         self._timing = timing
         self._handle = handle
-        self._verify_at = time.monotonic() + timing.verify
+        self._verify_at = time.monotonic() + self._verify_s()
         self._faults = 0
         self._suspects: set[int] = set()
 
@@ -109,7 +112,7 @@ class Items:
         now = time.monotonic()
         await self._read_silent(now)
         if self.check or now >= self._verify_at:
-            self.check, self._verify_at = False, now + self._timing.verify
+            self.check, self._verify_at = False, now + self._verify_s()
             try:
                 await self._verify()
             except Unavailable as error:
@@ -223,6 +226,11 @@ class Items:
         await self._services.batched("monitor", tags, call)
         for tag in tags:
             tag.item = None
+
+    def _verify_s(self) -> float:
+        """Seconds between two looks at all nodes."""
+        timing = self._timing
+        return min(timing.verify, max(timing.verify_soonest, len(self.tags) / VERIFIED_PER_S))
 
     async def _read_silent(self, now: float) -> None:
         """Read the nodes that are monitored and never sent anything, and plan to monitor them anew."""

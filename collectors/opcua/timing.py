@@ -17,7 +17,8 @@ class Timing:
         retry_first, retry_longest: delays between attempts to monitor a node, doubling.
         first_value: how long a node that is monitored may send nothing at all before it is read instead (at least
             two intervals).
-        verify: how often every node is read, to see whether it still exists and whether its news still come.
+        verify, verify_soonest: how often every node is read, to see whether it still exists and whether its news still
+            come: at least so often, at most so often (see `items.VERIFIED_PER_S`).
         tick: how often silence and retries are looked at.
         channel, probe: see `session.CHANNEL_S`, `session.PROBE_S`.
     """
@@ -28,6 +29,7 @@ class Timing:
     retry_longest: float = 60.0
     first_value: float = 5.0
     verify: float = 60.0
+    verify_soonest: float = 15.0
     tick: float = 1.0
     channel: float = CHANNEL_S
     probe: float = PROBE_S

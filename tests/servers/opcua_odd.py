@@ -80,6 +80,10 @@ class OddServer(OpcuaServer):
         """Delete every subscription without a word."""
         self.call("drop_subscriptions")
 
+    def deafen(self, name: str) -> None:
+        """Monitor a variable no longer, and tell nobody."""
+        self.call("deafen", name=name)
+
     def filters(self) -> list[float]:
         """Deadbands that clients asked for since `odd`."""
         found: list[float] = self.call("filters")
@@ -122,6 +126,12 @@ class _Odd(Plant):
         for subscription in list(service.subscriptions.values()):
             await subscription.stop()
         service.subscriptions.clear()
+
+    async def do_deafen(self, name: str) -> None:
+        for subscription in self._server.iserver.subscription_service.subscriptions.values():
+            service = subscription.monitored_item_srv
+            deaf = [at for at, item in service._monitored_items.items() if item.read_value_id.NodeId.Identifier == name]
+            service.delete_monitored_items(deaf)
 
     async def do_lose(self, name: str, value: Any, kept: bool) -> None:
         for subscription in self._server.iserver.subscription_service.subscriptions.values():

@@ -99,6 +99,19 @@ async def test_a_node_that_is_accepted_and_never_sent_is_read_and_told_once(serv
     assert [(line["event"], line["tag"]) for line in logs] == [("tag_silent", "v4")]
 
 
+async def test_a_node_that_stops_sending_is_found_read_and_monitored_anew(server: OddServer) -> None:
+    """Few nodes are looked at sooner than many."""
+    with capture_logs() as logs:
+        async with Reading(server.url, ALL, timing=replace(SHORT, verify=60.0, verify_soonest=0.3)) as reading:
+            await reading.all()
+            server.deafen("v8")
+            server.set("v8", 88.0)
+            await reading.until(lambda: reading.values["v8"] == 88.0)
+            server.set("v8", 89.0)
+            await reading.until(lambda: reading.values["v8"] == 89.0)
+    assert [(line["event"], line["tag"]) for line in logs] == [("tag_silent", "v8")]
+
+
 async def test_a_message_that_got_lost_is_fetched_before_the_next(server: OddServer) -> None:
     with capture_logs() as logs:
         async with Reading(server.url, {"v5": N("v5")}) as reading:
