@@ -18,6 +18,7 @@ SCENARIOS = {
     "acceptance": "ten minutes of the whole job, with trouble",
     "crash": "kill -9 at random moments",
     "footprint": "memory, imports and start of a Modbus-only daemon",
+    "reload": "forty broken configurations",
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
