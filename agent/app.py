@@ -162,6 +162,10 @@ class App:
 
     async def run(self) -> int:
         """Run until a signal ends it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         log.info(
             "agent_started",
             version=__version__,
@@ -169,10 +173,6 @@ class App:
             config=str(self._path),
             devices=len(self._config.devices),
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         await self._upkeep.look_at_clock(CLOCK_WAIT_S)
         await self._outbox.open()
         try:

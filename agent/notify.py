@@ -55,6 +55,11 @@ class Notifier:
         if self.watchdog_interval is not None:
             self._send("WATCHDOG=1")
 
+    def give_up(self) -> None:
+        """Ask for what follows when signs of life stay away, now; nothing unless a watchdog is wanted."""
+        if self.watchdog_interval is not None:
+            self._send("WATCHDOG=trigger")
+
     def _send(self, message: str) -> bool:
         if not self._address:
             return False

@@ -331,6 +331,11 @@ EVENTS: Final[dict[str, Pair]] = {
         "采集程序出错退出[（{text}）]，systemd 会自动重启它，已存的数据不丢：请把日志发给IT。",
         "the agent failed[ ({text})] and ends; systemd starts it again, stored data is safe: send the log to IT.",
     ),
+    "agent_stuck": (
+        "采集程序有一部分 {seconds} 秒没有反应（{part}），请 systemd 重启它：常发生的话，请把日志发给IT，并检查磁盘。",
+        "a part of the agent ({part}) has not come round for {seconds} s, and systemd is asked to start it again: if this "
+        "happens often, send the log to IT, and check the disk.",
+    ),
     "data_directory_in_use": (
         "另一个采集程序正在使用同一个数据目录，本次不启动[（{text}）]。",
         "another agent uses this data directory, so this one does not start[ ({text})].",

@@ -2,7 +2,7 @@
 
 Promises: what may block on a sick disk or a silent system service runs in threads of its own, one call at a time, and
 holds up neither the loop nor one another; the watchdog is fed while runners, store and publisher come round, whatever
-they come round with. The first status stands as soon as the loop turns.
+they come round with; who does not for half a minute ends the process. The first status stands as soon as the loop turns.
 
 May import: `agent.aside`, `agent.buffer`, `agent.clock`, `agent.fleet`, `agent.notify`, `agent.overview`,
 `agent.publisher`, `agent.status`, `collectors.host.clock`, structlog.
@@ -37,6 +37,9 @@ SETTLED_S = 3.0
 """After so long what a start makes is made."""
 STUCK_S = 20.0
 """The watchdog is not fed when runners, store or publisher did not come round for so long."""
+GIVEN_UP_S = 30.0
+"""After so long the service manager is asked for a restart: what has not come back by now will not, and every further
+second is one that nobody reads."""
 
 
 class Upkeep:
@@ -127,6 +130,7 @@ class Upkeep:
     async def _tick_loop(self) -> None:
         watchdog_at = float("-inf")
         told: object = None
+        given_up: str | None = None
         while True:
             began = time.monotonic()
             await asyncio.sleep(TICK_S)
@@ -137,16 +141,26 @@ class Upkeep:
                 told = shown
                 self.tell_status()
             interval = self._notifier.watchdog_interval
-            if interval is not None and now >= watchdog_at + min(interval, FILES_EVERY_S) and self._healthy(now):
+            if interval is None or now < watchdog_at + min(interval, FILES_EVERY_S):
+                continue
+            stuck, part = self._stuck(now)
+            if stuck < STUCK_S:
                 self._notifier.watchdog()
                 watchdog_at = now
+            elif stuck >= GIVEN_UP_S:
+                if given_up != part:
+                    log.critical("agent_stuck", part=part, seconds=round(stuck))
+                    given_up = part
+                self._notifier.give_up()
 
-    def _healthy(self, now: float) -> bool:
-        """Runners, store and publisher come round; that they get errors is no matter."""
-        return (
-            now - self._outbox.alive_at < STUCK_S
-            and now - self._publisher.alive_at < STUCK_S
-            and self._fleet.stuck_s() < STUCK_S
+    def _stuck(self, now: float) -> tuple[float, str]:
+        """Seconds since runners, store and publisher all came round, and which did not; that they get errors is no
+        matter.
+        """
+        return max(
+            (now - self._outbox.alive_at, "store"),
+            (now - self._publisher.alive_at, "publisher"),
+            (self._fleet.stuck_s(), "devices"),
         )
 
     def _look_at_clock(self) -> None:

@@ -28,12 +28,13 @@ def test_states_reach_the_service_manager(systemd: socket.socket) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     notifier.reloading()
     notifier.stopping()
-    got = [systemd.recv(1000).decode() for _ in range(5)]
+    notifier.give_up()
+    got = [systemd.recv(1000).decode() for _ in range(6)]
     assert got[:3] == ["READY=1", "STATUS=3 台设备 正常", "WATCHDOG=1"]
     reloading, _, usec = got[3].partition("\nMONOTONIC_USEC=")
     assert reloading == "RELOADING=1"
     assert before <= int(usec) <= before + 5_000_000
-    assert got[4] == "STOPPING=1"
+    assert got[4:] == ["STOPPING=1", "WATCHDOG=trigger"]
     assert notifier.lost == 0
 
 
@@ -66,6 +67,7 @@ def test_without_a_service_manager_nothing_happens() -> None:
         notifier = Notifier(environ)
         notifier.ready()
         notifier.watchdog()
+        notifier.give_up()
         assert notifier.lost == 0
         assert notifier.watchdog_interval is None
 

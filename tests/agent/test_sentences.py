@@ -19,6 +19,7 @@ FIELDS: dict[str, dict[str, object]] = {
     "agent_started": {"version": "0.1.0", "run": "9f3c1a7be2d04c55", "config": "sha256:1", "devices": 3},
     "agent_ready": {},
     "agent_failed": {},
+    "agent_stuck": {"part": "store", "seconds": 30},
     "data_directory_in_use": {"text": "held by process 812"},
     "control_socket_failed": {"text": "too long"},
     "device_bug": {"device": "press-3"},

@@ -1,8 +1,8 @@
 """Databases damaged while the agent was off: it starts, publishes, sets aside what cannot be used, and tells of it.
 
-Each file is what a killed run left, with 400 messages in it, some of them in the write-ahead log. Bits, pages, the header
-or the end of it are lost, or all of it, and the log may be damaged too. Each gateway has a name of its own, so each has a
-ledger of its own.
+Each file is what a killed run left, with 400 messages in it, some of them in the write-ahead log. Bits, pages, the
+header or the end of database or log are lost, or all of it. Each gateway has a name of its own, so each has a ledger of
+its own.
 """
 
 from __future__ import annotations
@@ -190,6 +190,8 @@ def _claims(courses: list[Course], ledgers: dict[str, Ledger], wrong: list[str])
     saved = sum(len(ledgers[c.gateway].runs[c.run].seen) for c in courses if c.run in ledgers[c.gateway].runs)
     starts = sorted(course.started_s for course in courses)
     kinds = Counter(course.kind for course in courses)
+    told = sum(account.told for account in accounts.values())
+    missing = sum(account.missing for account in accounts.values())
     aside = sum(course.aside for course in courses)
     print(", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())), flush=True)
     return [
@@ -202,8 +204,7 @@ def _claims(courses: list[Course], ledgers: dict[str, Ledger], wrong: list[str])
         Claim(
             "what is lost with it is told, the rest arrives",
             f"{len(courses)} files with {MESSAGES} messages, damaged in six ways, one in three in its log",
-            f"{aside} set aside or gone; {saved} messages saved, {sum(a.told for a in accounts.values())} told as lost, "
-            f"{sum(a.missing for a in accounts.values())} missing",
+            f"{aside} set aside or gone; {saved} messages saved, {told} told as lost, {missing} missing",
             all(account.ok for account in accounts.values()),
         ),
         Claim("never a wrong value", "every message of them against what was put in", f"{len(wrong)} wrong", not wrong),

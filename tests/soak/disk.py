@@ -12,12 +12,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from tests.daemon import Daemon, eventually, modbus, site
+from tests.daemon import GATEWAY, SITE, Daemon, eventually, modbus, site
 from tests.faulty.disk import FaultyDisk
-from tests.ledger import Account
+from tests.ledger import Account, Ledger
 from tests.servers.modbus import ModbusServer
 from tests.soak.claims import Claim, Options
 from tests.soak.plant import Sampler, Witness
@@ -151,6 +152,7 @@ def _broken_on(directory: Path, memory: Path, image: Path, volume: Path) -> list
     if not trigger.exists():
         return [Claim("a broken file system is survived", "skipped: this kernel breaks none on demand", "")]
     with Witness(directory) as witness, ModbusServer() as plc:
+        witness.ledger = Ledger(SITE, GATEWAY, crash_s=inf)  # nothing can be committed for longer than the interval
         config = _site(witness.broker.url, plc, volume / "data")
         with Daemon(directory, config, volatile=memory) as daemon, Sampler(daemon, witness.ledger) as sampler:
             daemon.wait_for("broker_connected")
@@ -163,7 +165,7 @@ def _broken_on(directory: Path, memory: Path, image: Path, volume: Path) -> list
             reason = daemon.wait_for("store_degraded", within=10)["reason"]
             told = time.monotonic() - began
             time.sleep(10)
-            witness.broker.start()  # what memory has goes out now, what is on the disk after the repair
+            witness.broker.start()  # what is fresh goes out; what memory has waits behind the disk
             daemon.wait_for("broker_connected", count=2, within=30)
             time.sleep(3)
             code = daemon.stop()
@@ -184,11 +186,11 @@ def _broken_on(directory: Path, memory: Path, image: Path, volume: Path) -> list
     return [
         _on_time(done, status),
         Claim(
-            "what was accepted is there after the repair",
+            "what was accepted is there after the repair, the rest told",
             done,
             f"told after {told:.1f} s ({reason}), exit {code}, e2fsck {repaired}; {carried} carried over, "
-            f"{account.missing} missing, {account.told} told, of {account.messages} that arrived",
-            account.ok and account.told == 0 and code == 0 and carried > 0,
+            f"{account.missing} missing, {account.told} only in memory and told, {account.messages} arrived",
+            account.ok and code == 0 and carried > 0,
         ),
     ]
 

@@ -118,7 +118,7 @@ def run(options: Options) -> list[Claim]:
                 refusal = _outcome(daemon, before)
                 if refusal is None:
                     accepted.append(name)
-                elif not refusal.startswith(f"{daemon.path}:") and str(daemon.path) not in refusal:
+                elif not refusal.startswith(f"{daemon.path}:"):
                     placeless.append(f"{name}: {refusal}")
                 sleep_until(due)
             _break(daemon, "nothing", config)
@@ -139,8 +139,8 @@ def run(options: Options) -> list[Claim]:
         Claim(
             "a broken configuration changes nothing",
             f"{len(names)} of them with SIGHUP in {took:.0f} s, then the sound one",
-            f"{len(names) - len(accepted)} refused, {len(placeless)} without a place; {kept} of {DEVICES} devices kept, "
-            f"{connections} connections to their PLC",
+            f"{len(names) - len(accepted)} refused, {len(placeless)} without a place; "
+            f"{kept} of {DEVICES} devices kept, {connections} connection to their PLC",
             not accepted and not placeless and kept == DEVICES and connections == 1,
         ),
         Claim(

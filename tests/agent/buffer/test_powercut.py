@@ -1,4 +1,4 @@
-"""A short run of the power cuts; `python -m tests.soak.powercut 3000` is the long one."""
+"""A short run of the power cuts; `python -m tests.soak powercut` is the long one."""
 
 from pathlib import Path
 

@@ -1,0 +1,94 @@
+"""SIGTERM at random moments, before and after the agent is ready, with the broker up and away: it ends, and loses
+nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from typing import Any
+
+from tests.daemon import Daemon, eventually, modbus, site
+from tests.servers.modbus import ModbusServer
+from tests.soak.claims import Claim, Options
+from tests.soak.plant import Witness
+
+DEVICES = 5
+MOST_S = 5.0
+BLOCK = 4
+"""So many stops with the broker away, then as many with it up."""
+
+
+def run(options: Options) -> list[Claim]:
+    """Run it."""
+    dice = random.Random(options.seed)
+    took: list[float] = []
+    codes: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    with Witness(options.disk) as witness, ModbusServer() as plc:
+        devices = [modbus(f"press-{at}", plc.url) for at in range(DEVICES)]
+        config = site(witness.broker.url, devices, buffer={"replay_rate": 0})
+        for cycle in range(options.times(200, 4)):
+            if cycle % BLOCK == 0:
+                (witness.broker.stop if cycle // BLOCK % 2 == 0 else witness.broker.start)()
+            daemon = Daemon(options.disk, config, volatile=options.memory)
+            daemon.launch()
+            try:
+                if dice.random() < 0.8:  # the others even before it can take a signal
+                    daemon.wait_for("agent_started", within=20)
+                time.sleep(dice.uniform(0.0, dice.choice((0.3, 2.0))))
+                began = time.monotonic()
+                code = _stop(daemon)
+                took.append(time.monotonic() - began)
+            finally:
+                daemon.kill()
+            early = not daemon.events("agent_started")
+            outcome = f"exit {code}" + (" before it had begun" if early else "")
+            codes[outcome] = codes.get(outcome, 0) + 1
+            if not early and code == 0:
+                ended |= _end(daemon)
+        if witness.broker.process is None or witness.broker.process.poll() is not None:
+            witness.broker.start()
+        with Daemon(options.disk, config, volatile=options.memory) as last:
+            last.wait_for("broker_connected", within=30)
+            eventually(lambda: last.status()["counters"]["buffered"] <= DEVICES, "an empty buffer", 90)
+            last.stop()
+            ended |= _end(last)
+        time.sleep(1)
+        account = witness.settle(ended)
+    print(account, flush=True)
+    bad = {outcome for outcome in codes if outcome not in ("exit 0", f"exit {-signal.SIGTERM} before it had begun")}
+    return [
+        Claim(
+            "a stop ends in time, and well",
+            f"{len(took)} x SIGTERM in the first 2 s, broker away and up",
+            ", ".join(f"{count} x {outcome}" for outcome, count in sorted(codes.items()))
+            + f"; at most {max(took):.1f} s",
+            not bad and max(took) <= MOST_S,
+        ),
+        Claim(
+            "a stop loses nothing",
+            f"{len(ended)} runs",
+            f"{account.missing} missing of {sum(ended.values())}, {account.crashes} told as crashed, "
+            f"{account.duplicates} duplicates",
+            account.ok and account.crashes == 0 and account.told == 0,
+        ),
+    ]
+
+
+def _stop(daemon: Daemon) -> int | str:
+    try:
+        return daemon.stop(20)
+    except subprocess.TimeoutExpired:
+        return "none in 20 s"
+
+
+def _end(daemon: Daemon) -> dict[str, int]:
+    """Run -> last seq."""
+    status: dict[str, Any] = daemon.status()
+    run = daemon.events("agent_started")[0]["run"]
+    assert status["agent"]["run"] == run, "no status of this run was written"
+    counters = status["counters"]
+    return {run: counters["produced"] - counters["carried_over"]}
