@@ -2,7 +2,8 @@
 
 Promises: what may block on a sick disk or a silent system service runs in threads of its own, one call at a time, and
 holds up neither the loop nor one another; the watchdog is fed while runners, store and publisher come round, whatever
-they come round with; who does not for half a minute ends the process. The first status stands as soon as the loop turns.
+they come round with; who does not for half a minute ends the process. The first status stands at the first turn of
+the loop.
 
 May import: `agent.aside`, `agent.buffer`, `agent.clock`, `agent.fleet`, `agent.notify`, `agent.overview`,
 `agent.publisher`, `agent.status`, `collectors.host.clock`, structlog.

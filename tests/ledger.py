@@ -144,7 +144,8 @@ class Ledger:
         """The account so far.
 
         Args:
-            ended: run -> last seq that it numbered: so many must have arrived or been told, and no more.
+            ended: run -> last seq that it numbered: so many must have arrived or been told, and no more; also of a run
+                of which nothing was heard.
         """
         account = Account(**{**vars(self._account), "faults": list(self._account.faults)})
         account.runs = len(self.runs)
@@ -155,7 +156,8 @@ class Ledger:
             if gone is not None and first is not None and last is not None:
                 gaps.setdefault(gone, []).append((first, last))
         account.crashes = len(crashed)
-        for name, run in self.runs.items():
+        unheard = {name: Run() for name in ended or () if name not in self.runs}
+        for name, run in {**self.runs, **unheard}.items():
             wanted = max(run.complete_to, run.last, (ended or {}).get(name, 0))
             told = {seq for first, last in gaps.get(name, ()) for seq in range(first, min(last, wanted) + 1)}
             account.needless += sum(seq in run.seen or seq <= run.forgotten for seq in told)
@@ -170,7 +172,7 @@ class Ledger:
             elif untold:
                 account.missing += len(untold)
                 _fault(account, f"{name}: {len(untold)} missing and not told: {_ranges(untold)}")
-            if not run.named:
+            if run.seen and not run.named:
                 _fault(account, f"{name}: a run that the agent never named")
             if ended is not None and name in ended and run.last > ended[name]:
                 _fault(account, f"{name}: seq {run.last} arrived, but only {ended[name]} were produced")

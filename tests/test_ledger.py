@@ -87,6 +87,38 @@ def test_a_hole_is_missing_until_it_is_told() -> None:
     assert (needless.told, needless.needless) == (0, 1)
 
 
+def test_each_hole_counts_and_only_those_that_were_told_are_told() -> None:
+    """Beyond the end, of another run, or with one bound only, a gap explains nothing."""
+    holes = ledger(data(1), data(4), data(6), agent(6, delivered=3, in_flight=3)).settle()
+    assert (holes.missing, holes.told) == (3, 0)
+    assert "3 missing and not told: 2-3, 5" in str(holes)
+    first = ledger(data(1), data(4), agent(4, gaps=[gap(RUN, 2, 2, "cap")], delivered=2, in_flight=2)).settle()
+    assert (first.missing, first.told, first.needless) == (1, 1, 0)
+    beyond = ledger(data(1), agent(3, gaps=[gap(RUN, 3, 9, "cap")], delivered=1, in_flight=2)).settle({RUN: 3})
+    assert (beyond.missing, beyond.told) == (1, 1)
+    other = [gap(OLD, 2, 3, "cap"), gap(RUN, 2, None, "cap"), gap(None, 2, 3, "cap")]
+    assert "2 missing and not told: 2-3" in faults(data(1), data(4), agent(4, gaps=other, delivered=2, in_flight=2))
+    all_of_it = ledger(data(3), agent(3, gaps=[gap(RUN, None, None, "store-damaged")], delivered=1, in_flight=2))
+    assert (all_of_it.settle().missing, all_of_it.settle().told) == (0, 2)
+
+
+def test_the_list_of_what_is_missing_is_short() -> None:
+    odd = [data(seq) for seq in range(1, 62, 2)]
+    text = faults(*odd, agent(61, delivered=31, in_flight=30))
+    assert "30 missing and not told: 2, 4, " in text
+    assert text.endswith("38, 40, ...")
+    text = faults(*odd[:21], agent(41, delivered=21, in_flight=20))
+    assert text.endswith("38, 40")
+
+
+def test_only_fifty_faults_are_written_out() -> None:
+    account = ledger(*(data(1, device="saw") for _ in range(70)), agent(0)).settle()
+    assert len(account.faults) == 50
+    assert not account.ok
+    assert str(account).startswith("messages 0, replayed 0, ")
+    assert str(account).count("on the topic of press") == 50
+
+
 def test_the_end_is_missing_when_it_is_known() -> None:
     assert faults(data(1), agent(1)) == ""
     assert "2 missing and not told: 2-3" in faults(data(1), agent(1), ended={RUN: 3})
@@ -126,6 +158,46 @@ def test_invented_messages() -> None:
     assert "on the topic of press" in faults(data(1, device="saw"), agent(1))
     assert "somebody else" in faults(data(1, site="plant-3"), agent(1))
     assert "seq is not a number" in faults(data(0), agent(1))
+    assert "seq is not a number" in faults((TOPIC, data(1)[1].replace(b'"seq":1', b'"seq":1.5')), agent(1))
+    assert "somebody else" in faults(data(1, v=2), agent(1))
+    assert "somebody else" in faults(data(1, gateway="gw-02"), agent(1))
+    assert faults(("shopfloor/plant-2/gw-01/press/data/x", b"whatever"), agent(0)) == ""
+    # What an earlier run left is not what this one numbered.
+    assert faults(data(1), data(1, OLD), agent(2, carried_over=1, complete={RUN: 1, OLD: 1})) == ""
+    assert "seq 2 arrived, but only 1 were" in faults(data(1), data(2), agent(2, carried_over=1, complete={RUN: 1}))
+
+
+def test_a_run_is_named_by_counters_by_what_is_complete_and_by_gaps() -> None:
+    assert faults(data(1), agent(1, complete={})) == ""
+    assert faults(data(1, OLD), agent(1, complete={OLD: 1}, carried_over=1)) == ""
+    assert faults(data(1, OLD), agent(1, complete={}, carried_over=1, gaps=[gap(OLD, 2, 2, "cap")])) == ""
+    assert "never named" in faults(data(1, OLD), agent(1, complete={}, carried_over=1, gaps=[gap(None, 2, 2, "cap")]))
+    found = ledger(data(1))
+    assert not found.settle().ok
+    found.sample({"agent": {"run": RUN}, "counters": counters(1)})
+    assert found.settle().ok
+
+
+def test_an_earlier_run_has_an_end_too() -> None:
+    """Of which the caller knows it, and of which nobody has heard."""
+    ends = {RUN: 1, OLD: 2}
+    sound = [data(1), data(1, OLD), data(2, OLD), agent(3, carried_over=2, complete={RUN: 1, OLD: 2})]
+    assert faults(*sound, ended=ends) == ""
+    assert faults(*sound, ended={RUN: 1}) == ""
+    assert "seq 2 arrived, but only 1 were" in faults(*sound, ended={RUN: 1, OLD: 1})
+    assert "2 missing and not told: 1-2" in faults(data(1), agent(1), ended=ends)
+
+
+def test_keys_are_those_of_a_message_in_their_order() -> None:
+    body = json.loads(data(1)[1])
+    turned = json.dumps(dict(reversed(body.items()))).encode()
+    assert "keys are not" in faults((TOPIC, turned), agent(1))
+    assert "keys are not" in faults(data(1, extra=1), agent(1))
+    assert "keys are not" in faults(data(1, clock="unsynced", age_ms={}), agent(1))
+    assert faults(data(1, age_ms={"t": 3}, clock="unsynced"), agent(1)) == ""
+    for key in body:
+        fewer = json.dumps({name: value for name, value in body.items() if name != key}).encode()
+        assert faults((TOPIC, fewer), agent(1)) != "", key
 
 
 @pytest.mark.parametrize(
@@ -153,11 +225,32 @@ def test_a_crash_costs_no_more_than_it_may() -> None:
     assert near.ok, near
     assert (near.told, near.crashes) == (1, 1)
     assert "a crash cost" in faults(data(2, OLD), agent(0, gaps=crash, complete={RUN: 0, OLD: 2}))
+    last = 1_700_000_003_000
+    for span, sound in ((1500, True), (1501, False)):
+        late = [*first, data(5, OLD, ts=last + span), agent(0, gaps=crash, complete={RUN: 0, OLD: 5})]
+        assert ledger(*late).settle().ok is sound
+    # A crash excuses nothing of another run, and one without a hole is none.
+    assert "missing and not told" in faults(data(1), data(3), agent(3, gaps=crash, delivered=2, in_flight=1))
+    whole = ledger(*first, agent(0, gaps=crash, complete={RUN: 0, OLD: 3})).settle()
+    assert whole.ok
+    assert (whole.told, whole.crashes) == (0, 1)
+    assert ledger(agent(0, gaps=crash, complete={RUN: 0})).settle().ok
 
 
 def test_counters_that_do_not_add_up() -> None:
     assert "not the sum of its parts" in faults(data(1), agent(1, delivered=0))
     assert "not the sum of its parts" in faults(data(1), agent(1, delivered=2, buffered=-1))
+    assert "not the sum of its parts" in faults(data(1), agent(1, delivered=2, in_flight=-1))
+    parts = {"buffered": 2, "in_flight": 3, "dropped": {"cap": 4, "refused": 5}}
+    assert faults(data(1), agent(15, complete={RUN: 1}, delivered=1, **parts)) == ""
+    for part in ("buffered", "in_flight"):
+        less = {**parts, part: 1}
+        assert "not the sum of its parts" in faults(data(1), agent(15, complete={RUN: 1}, delivered=1, **less))
+    # The newest of a run count: an older word that comes late does not take back what was delivered.
+    late = ledger(data(1), agent(2, complete={RUN: 1}, delivered=2), agent(1, delivered=1)).settle()
+    assert "2 counted as delivered, but only 1 arrived" in str(late)
+    same = ledger(data(1), agent(2, complete={RUN: 1}, delivered=0, in_flight=2), agent(2, complete={RUN: 1}))
+    assert "2 counted as delivered, but only 1 arrived" in str(same.settle())
     assert "2 counted as delivered, but only 1 arrived" in faults(data(1), agent(2, complete={RUN: 1}))
     found = ledger(data(1), agent(1))
     found.sample({})

@@ -5,8 +5,8 @@
         disk.fail_syncs(errno.EIO, every=3)
         disk.heal()
 
-A library that is preloaded (`disk.c`): it needs a C compiler, no rights, and leaves the real disk alone. What it refuses
-it has not done; that a refused sync may have lost what was written before is tested below SQLite (power cuts).
+A library that is preloaded (`disk.c`): it needs a C compiler, no rights, and leaves the real disk alone. What it
+refuses it has not done; that a refused sync may have lost what was written before is tested below SQLite (power cuts).
 """
 
 from __future__ import annotations
