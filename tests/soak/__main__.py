@@ -36,6 +36,7 @@ SCENARIOS = {
 }
 SHORT = ("crash", "lines")
 SHORT = ("crash", "opcua")
+SHORT = ("crash", "reload")
 """What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
