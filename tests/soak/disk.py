@@ -23,7 +23,7 @@ from tests.servers.modbus import ModbusServer
 from tests.soak.claims import Claim, Options
 from tests.soak.plant import Sampler, Witness
 
-DEVICES, TAGS = 10, 20
+DEVICES, TAGS, INTERVAL = 10, 20, "250 ms"
 LATE_MS = 50.0
 TOLD_S = 4.0
 """Until the trouble is in the log: up to three commits."""
@@ -64,7 +64,7 @@ def run(options: Options) -> list[Claim]:
 
 
 def _site(url: str, plc: ModbusServer, data: Path) -> dict[str, Any]:
-    devices = [modbus(f"press-{at}", plc.url, TAGS) for at in range(DEVICES)]
+    devices = [modbus(f"press-{at}", plc.url, TAGS, interval=INTERVAL) for at in range(DEVICES)]
     return site(url, devices, buffer={"directory": str(data), "replay_rate": 0})
 
 
