@@ -5,40 +5,65 @@ deadband compares with the last value *sent*; a change of quality always passes 
 `reset` (start, reconnect) the first value passes; a group that is bad as a whole is told at once and then every
 heartbeat, never every interval. No clock, no I/O, no asyncio: times come in as monotonic seconds.
 
-May import: `collectors.api`.
+May import: `agent.rules`, `collectors.api`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
-from math import isfinite, lcm
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
 
-from collectors.api import ALL_TAGS, Batch, TagInfo, TagRules, Value
+from agent.rules import Step, compile_step
+from collectors.api import ALL_TAGS, Batch, TagInfo, Value
 
 DEFAULT_HEARTBEAT_S = 60.0
 """How often a group that is bad as a whole is repeated when the device has no `report` (CONTRACT 4)."""
-LARGEST_EXACT = 2**53
-"""Beyond it a JSON reader that uses doubles sees another integer."""
-BAD_RANGE = "bad:range"
-BAD_DECODE = "bad:decode"
-BAD_INVALID = "bad:invalid"
-
-Step: TypeAlias = Callable[[Value], tuple[Value, str | None]]
-"""Raw value -> published value and, if it became unusable, why."""
+_NUMERIC = frozenset({int, float, bool})
 
 
-class _TagStep:
-    """A tag's step, with the raw value that it last had and what came of it."""
+class _Rules:
+    """The rules of a group's tags, with the raw values that they last had and what came of these."""
 
-    __slots__ = ("name", "published", "raw", "step")
+    __slots__ = ("_names", "_published", "_raws", "_reasons", "_steps", "_types")
 
-    def __init__(self, name: str, step: Step) -> None:
-        self.name = name
-        self.step = step
-        self.raw: Value = None
-        self.published: tuple[Value, str | None] = (None, None)
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        self._names = tuple(steps)
+        self._steps = tuple(steps.values())
+        self._raws: list[Value] = [None] * len(steps)
+        self._types: list[type] = []
+        self._published: dict[str, Value] = {}
+        self._reasons: dict[str, str] = {}
+
+    def apply(self, values: dict[str, Value], quality: dict[str, str]) -> None:
+        """Put what is to be published in the place of the raw values."""
+        if not self._names:
+            return
+        raws = list(map(values.get, self._names))
+        types = list(map(type, raws))
+        # Most values of a machine stay as they are. Zeros are no proof: 0.0, -0.0 and False are equal.
+        if types != self._types or raws != self._raws or 0 in raws:
+            self._look_at_each(raws, types)
+        if None in raws:
+            values.update((name, value) for name, value in self._published.items() if values.get(name) is not None)
+        else:
+            values.update(self._published)
+        if self._reasons:
+            quality.update(self._reasons)
+
+    def _look_at_each(self, raws: list[Value], types: list[type]) -> None:
+        published, reasons, old_raws = self._published, self._reasons, self._raws
+        same_types = types == self._types
+        for name, step, raw, old in zip(self._names, self._steps, raws, old_raws, strict=True):
+            if raw == old and raw != 0 and same_types:
+                continue
+            if raw is None:
+                reasons.pop(name, None)
+                continue
+            published[name], reason = step(raw)
+            if reason is not None:
+                reasons[name] = reason
+            elif reasons:
+                reasons.pop(name, None)
+        self._raws, self._types = raws, types
 
 
 class _Group:
@@ -50,14 +75,14 @@ class _Group:
         "deadbands",
         "quality",
         "recovering",
+        "rules",
         "sent",
         "sent_quality",
         "sent_whole_at",
-        "steps",
     )
 
     def __init__(self) -> None:
-        self.steps: list[_TagStep] = []
+        self.rules = _Rules({})
         self.deadbands: dict[str, float] = {}
         self.current: dict[str, Value] = {}
         self.quality: dict[str, str] = {}
@@ -88,15 +113,18 @@ class Normaliser:
 
     def learn(self, tags: Sequence[TagInfo]) -> None:
         """Take over the rules of the tags; what was sent stays known."""
+        steps: dict[str, dict[str, Step]] = {}
         for group in self._groups.values():
-            group.steps, group.deadbands = [], {}
+            group.rules, group.deadbands = _Rules({}), {}
         for tag in tags:
             group = self._groups.setdefault(tag.group, _Group())
             step = compile_step(tag)
             if step is not None:
-                group.steps.append(_TagStep(tag.name, step))
+                steps.setdefault(tag.group, {})[tag.name] = step
             if tag.rules.deadband:
                 group.deadbands[tag.name] = tag.rules.deadband
+        for name, of_group in steps.items():
+            self._groups[name].rules = _Rules(of_group)
 
     def reset(self) -> None:
         """Let the next value of every tag pass: after a start or a reconnect."""
@@ -114,7 +142,7 @@ class Normaliser:
     def take(self, batch: Batch) -> Sequence[Batch]:
         """Return what of a batch is to be published: nothing, the batch, or parts of it. The batch is consumed."""
         group = self._groups.setdefault(batch.group, _Group())
-        self._apply_rules(group, batch)
+        group.rules.apply(batch.values, batch.quality)
         self._remember(group, batch)
         if _is_all_bad(batch):
             return self._all_bad(group, batch)
@@ -160,21 +188,6 @@ class Normaliser:
     def bad_tags(self) -> int:
         """How many tags are not good as last seen; a group that is bad as a whole counts 1."""
         return sum(len(group.quality) for group in self._groups.values())
-
-    def _apply_rules(self, group: _Group, batch: Batch) -> None:
-        values = batch.values
-        for tag in group.steps:
-            name = tag.name
-            raw = values.get(name)
-            if raw is None:
-                continue
-            # Most values of a machine stay as they are. Zeros are no proof: 0.0, -0.0 and False are equal.
-            if raw != tag.raw or raw == 0 or raw.__class__ is not tag.raw.__class__:
-                tag.raw = raw
-                tag.published = tag.step(raw)
-            values[name], reason = tag.published
-            if reason is not None:
-                batch.quality[name] = reason
 
     def _remember(self, group: _Group, batch: Batch) -> None:
         group.current_at = batch.at
@@ -247,10 +260,15 @@ class Normaliser:
         """`_changes` of what is good and was good before, which is the rule."""
         sent, values = group.sent, batch.values
         changed = {name: value for name, value in values.items() if value != sent[name]}
-        doubtful = [name for name in group.deadbands if name in changed]
-        doubtful += [name for name, value in changed.items() if value != value]  # NaN: see `differs`
-        for name in doubtful:
-            if name in changed and not differs(sent[name], values[name], group.deadbands.get(name)):
+        for name, deadband in group.deadbands.items():
+            new = changed.get(name)
+            # What compares with nothing, NaN, stays here: see below.
+            if (
+                new.__class__ in _NUMERIC and (old := sent[name]).__class__ in _NUMERIC and abs(new - old) <= deadband  # type: ignore[operator]  # both are numbers
+            ):
+                del changed[name]
+        for name in [name for name, value in changed.items() if value != value]:
+            if not differs(sent[name], values[name], None):
                 del changed[name]
         sent.update(changed)
         if len(changed) == len(values):
@@ -300,101 +318,3 @@ def differs(old: Value, new: Value, deadband: float | None) -> bool:
         return abs(new - old) > deadband
     # 1 == True and 1 == 1.0 in Python; a bool and a number never share a tag, so equality is enough.
     return old != new
-
-
-def compile_step(tag: TagInfo) -> Step | None:
-    """Return the function from raw to published value of a tag, or None if it is published as it is.
-
-    Scale and offset are applied as one exact fraction of decimals: 3 x 0.1 is published as 0.3, not
-    0.30000000000000004.
-    """
-    rules = tag.rules
-    steps: list[Step] = []
-    if rules.scale is not None or rules.offset is not None:
-        steps.append(_linear(rules))
-    if rules.decimals is not None:
-        steps.append(_rounded(rules.decimals))
-    if rules.minimum is not None or rules.maximum is not None:
-        steps.append(_limited(rules.minimum, rules.maximum))
-    if rules.map is not None:
-        steps.append(_mapped(rules.map))
-    if rules.as_string:
-        steps.append(lambda value: (str(value), None))
-    elif tag.wide:
-        steps.append(_exact)
-    if not steps:
-        return None
-    if len(steps) == 1:
-        return steps[0]
-
-    def chain(value: Value) -> tuple[Value, str | None]:
-        for step in steps:
-            value, reason = step(value)
-            if value is None:
-                return None, reason
-        return value, None
-
-    return chain
-
-
-def _linear(rules: TagRules) -> Step:
-    scale = Fraction(repr(rules.scale)) if rules.scale is not None else Fraction(1)
-    offset = Fraction(repr(rules.offset)) if rules.offset is not None else Fraction(0)
-    denominator = lcm(scale.denominator, offset.denominator)
-    factor: float = int(scale * denominator)
-    addend: float = int(offset * denominator)
-    if max(abs(factor), abs(addend), denominator) > LARGEST_EXACT:
-        # Not a decimal that a person would write; such numbers are not exact in floating point either.
-        factor, addend, denominator = float(scale), float(offset), 1
-    as_string = rules.as_string
-
-    def linear(value: Value) -> tuple[Value, str | None]:
-        if isinstance(value, str | None):
-            return None, BAD_DECODE
-        result = value * factor + addend
-        scaled = result / denominator if denominator != 1 else result
-        if not isfinite(scaled):
-            return None, BAD_RANGE
-        # Integers that JSON readers cannot hold are none that a device counts: the tag stays a number.
-        return (scaled if as_string or abs(scaled) <= LARGEST_EXACT else float(scaled)), None
-
-    return linear
-
-
-def _rounded(decimals: int) -> Step:
-    def rounded(value: Value) -> tuple[Value, str | None]:
-        if not isinstance(value, float):
-            return value, None
-        if not isfinite(value):
-            return None, BAD_INVALID
-        if abs(value) > LARGEST_EXACT:
-            return value, None  # has no decimals, and would become an integer that JSON cannot hold
-        return (round(value, decimals) if decimals else round(value)), None
-
-    return rounded
-
-
-def _limited(minimum: float | None, maximum: float | None) -> Step:
-    low = minimum if minimum is not None else float("-inf")
-    high = maximum if maximum is not None else float("inf")
-
-    def limited(value: Value) -> tuple[Value, str | None]:
-        if isinstance(value, str | None) or low <= value <= high:
-            return value, None
-        return None, BAD_RANGE
-
-    return limited
-
-
-def _mapped(texts: Mapping[int, str]) -> Step:
-    def mapped(value: Value) -> tuple[Value, str | None]:
-        text = texts.get(value) if value is not None else None  # type: ignore[arg-type]  # 1.0 finds the key 1
-        return (text, None) if text is not None else (None, BAD_RANGE)
-
-    return mapped
-
-
-def _exact(value: Value) -> tuple[Value, str | None]:
-    if isinstance(value, int | float) and abs(value) > LARGEST_EXACT:
-        return None, BAD_RANGE
-    return value, None

@@ -106,6 +106,7 @@ class RegisterDecoder:
         self._shorten = _Shortener(
             [i for i, field in enumerate(fields) if field.shortest and not field.patterns | field.numbers]
         )
+        self._floats = tuple(i for i, field in enumerate(fields) if _needs_only_a_look(field))
         self._data: bytes | None = None
         self._raw: tuple[Any, ...] = ()
         self._values: Sequence[Value] = ()
@@ -116,7 +117,7 @@ class RegisterDecoder:
         if data == self._data:
             return self._values, self._bad
         raw = self._struct.unpack(self._gather(data))
-        if self._steps or self._shorten.indices:
+        if self._steps or self._shorten.indices or self._floats:
             self._values, self._bad = self._refine(raw)
         else:
             self._values = raw
@@ -137,6 +138,10 @@ class RegisterDecoder:
                 values[index], reason = step(item)
             if reason is not None:
                 bad[names[index]] = reason
+        if not all(map(isfinite, [raw[index] for index in self._floats])):
+            for index in self._floats:
+                if not isfinite(raw[index]):
+                    values[index], bad[names[index]] = None, INVALID
         for index in self._shorten.into(values, raw, old_raw, old_values):
             bad[names[index]] = INVALID
         return values, bad
@@ -248,6 +253,11 @@ def _step(field: Field) -> Step | None:
     return None
 
 
+def _needs_only_a_look(field: Field) -> bool:
+    """A float that is published as it came, if only it is finite."""
+    return field.bit is None and field.type in FLOATS and not (field.shortest or field.patterns or field.numbers)
+
+
 def _bit_step(bit: int) -> Step:
     mask = 1 << bit
     return lambda word: (word & mask != 0, None)
@@ -259,8 +269,8 @@ def _integer_step(field: Field) -> Step:
 
 
 def _float_step(field: Field) -> Step | None:
-    """Checks one float; None for those whose only need is the shortest form, which is done for all at once."""
-    if field.shortest and not (field.patterns or field.numbers):
+    """Checks one float; None for those that are done all at once: the shortest form, and whether it is finite."""
+    if not (field.patterns or field.numbers):
         return None
     code = ">" + NUMBERS[field.type or ""].code
     numbers = {struct.unpack(code, struct.pack(code, number))[0] for number in field.numbers}

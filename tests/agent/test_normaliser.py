@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.normaliser import Normaliser, compile_step
+from agent.normaliser import Normaliser
+from agent.rules import compile_long_way, compile_step
 from collectors.api import ALL_TAGS, Batch, TagInfo, TagRules, Value
 
 
@@ -46,6 +47,46 @@ def test_value_is_published_as_the_rules_say(rules: dict[str, Any], raw: Value, 
     assert step is not None
     value, reason = step(raw)
     assert (value, type(value), reason) == (published, type(published), None)
+
+
+_NUMBERS = st.one_of(
+    st.integers(-(2**63), 2**64),
+    st.integers(-40_000, 70_000),
+    st.floats(width=32),
+    st.floats(),
+    st.floats(-1000, 1000),
+    # Half-way between two of the last decimals, and a hair beside it.
+    st.builds(lambda n, d, by: math.nextafter(n / 10**d + 5 / 10 ** (d + 1), by), st.integers(-999, 999),
+              st.integers(0, 5), st.sampled_from([-math.inf, math.inf, 0.0])),
+    st.booleans(), st.none(), st.text(max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(_NUMBERS, min_size=1, max_size=20),
+    st.one_of(st.none(), st.sampled_from([1.0, 0.1, 0.01, 0.001, 10.0, 0.5, 0.3048, -1.0, 1e-9]), st.floats(-1e6, 1e6)),
+    st.one_of(st.none(), st.sampled_from([-10.0, 0.5, 273.15, 0.0]), st.floats(-1e6, 1e6)),
+    st.one_of(st.none(), st.integers(0, 15)),
+    st.one_of(st.none(), st.floats(-500, 500)),
+    st.one_of(st.none(), st.floats(-500, 500)),
+)
+def test_the_short_way_leads_where_the_long_one_does(
+    raws: list[Value],
+    scale: float | None,
+    offset: float | None,
+    decimals: int | None,
+    minimum: float | None,
+    maximum: float | None,
+) -> None:
+    one = tag(scale=scale, offset=offset, decimals=decimals, minimum=minimum, maximum=maximum)
+    short, long = compile_step(one), compile_long_way(one)
+    if short is None or long is None:
+        assert short is long
+        return
+    for raw in raws:
+        (got, why), (value, reason) = short(raw), long(raw)
+        assert (repr(got), type(got), why) == (repr(value), type(value), reason), raw
 
 
 @pytest.mark.parametrize(
