@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from agent import logs
 
 # How long an example takes says something about the machine, not about the code.
-settings.register_profile("shopfloor", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shopfloor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shopfloor")
 
 
