@@ -361,7 +361,7 @@ async def test_a_device_that_is_mute_to_long_requests_is_read_with_short_ones(se
     tags = [tag(f"t{n}", f"holding:{n}", "uint16") for n in range(60)]
     quality = {"never": "read"}
     for _ in range(3):
-        device = collector(server, *tags, context=context, timeout=0.05)
+        device = collector(server, *tags, context=context, timeout=0.15)
         await device.open()
         try:
             for _ in range(30):
