@@ -43,6 +43,7 @@ class OddServer(OpcuaServer):
         no_translate: bool = False,
         sessions: int | None = None,
         counts_keepalives: bool = False,
+        slow_reads_s: float = 0.0,
     ) -> None:
         """Behave so from now on.
 
@@ -54,6 +55,7 @@ class OddServer(OpcuaServer):
             no_subscriptions, no_translate: the service is not there.
             sessions: with so many open, another one is refused.
             counts_keepalives: keep-alives use up a number, which they must not.
+            slow_reads_s: so long it takes to answer a read.
         """
         self.call(
             "odd",
@@ -65,6 +67,7 @@ class OddServer(OpcuaServer):
             no_translate=no_translate,
             sessions=sessions,
             counts_keepalives=counts_keepalives,
+            slow_reads_s=slow_reads_s,
         )
 
     def calls(self) -> dict[str, list[int]]:
@@ -233,6 +236,8 @@ class _Odd(Plant):
                 raise plant._fault("BadTooManyOperations")
             if service == "translate" and plant._how.get("no_translate"):
                 raise plant._fault("BadServiceUnsupported")
+            if service == "read":
+                await asyncio.sleep(plant._how.get("slow_reads_s", 0.0))
             if service != "monitor":
                 return await real(session, params)
             return await plant._monitor(session, params, real)

@@ -67,10 +67,10 @@ def _kinds(directory: Path, memory: Path) -> list[Claim]:
         with Daemon(_new(directory, "kinds-agent"), site(witness.broker.url, [device]), volatile=memory) as daemon:
             heard: dict[str, Any] = {}
             hearing = Hearing(witness.heard)
-            _wait(lambda: _take(hearing, heard) or wanted.keys() <= heard.keys(), 30)
+            _wait(lambda: wanted.keys() <= _take(hearing, heard).keys(), 30)
             server.set("Press1.Speed", 103.0)  # 1.5 % of 0..200
             server.set("Press2.Speed", 105.0)
-            _wait(lambda: _take(hearing, heard) or heard.get("speeds.Press2.Speed") == 105.0, 10)
+            _wait(lambda: _take(hearing, heard).get("speeds.Press2.Speed") == 105.0, 10)
             within = heard.get("speeds.Press1.Speed") == 100.0
             listed = daemon.command("browse", server.url, "--under", "/Objects/Line", "--csv")
             daemon.stop()
@@ -141,7 +141,7 @@ def _restarts(options: Options, directory: Path, memory: Path) -> list[Claim]:
             hearing = Hearing(witness.heard)
             heard: dict[str, Any] = {}
             wrong = _Wrong(heard)
-            eventually(lambda: _take(hearing, heard, wrong) or heard == tags, "the first values", 30)
+            eventually(lambda: _take(hearing, heard, wrong) == tags, "the first values", 30)
             took, dropped = [], []
             for turn in range(1, count + 1):
                 server.nodes = {name: value + turn for name, value in tags.items()}
@@ -183,16 +183,18 @@ class _Wrong:
 
 def _back(hearing: Hearing, heard: dict[str, Any], wrong: _Wrong, wanted: dict[str, float]) -> float:
     began = time.monotonic()
-    eventually(lambda: _take(hearing, heard, wrong) or heard == wanted, "the values after a fault", 4 * MOST_S)
+    eventually(lambda: _take(hearing, heard, wrong) == wanted, "the values after a fault", 4 * MOST_S)
     return time.monotonic() - began
 
 
-def _take(hearing: Hearing, heard: dict[str, Any], wrong: _Wrong | None = None) -> None:
+def _take(hearing: Hearing, heard: dict[str, Any], wrong: _Wrong | None = None) -> dict[str, Any]:
+    """Everything heard of a tag last."""
     for _, topic, payload in hearing.news():
         if topic == data_topic("plc"):
             heard.update(json.loads(payload)["values"])
             if wrong is not None:
                 wrong.look()
+    return heard
 
 
 def _wait(condition: Any, seconds: float) -> None:

@@ -72,7 +72,12 @@ def _renewals(server: SecureServer, hearing: Hearing, seconds: float) -> Claim:
         time.sleep(0.2)
     renewed = server.renewals() - before
     written = server.still()
-    eventually(lambda: heard.extend(_values(hearing)) or (heard and heard[-1] == written), "the last value", 20)
+
+    def ended() -> bool:
+        heard.extend(_values(hearing))
+        return bool(heard) and heard[-1] == written
+
+    eventually(ended, "the last value", 20)
     numbers = [int(value) for value in heard if value]
     begin = numbers.index(1)
     missing = written - len(set(numbers[begin:]))

@@ -112,6 +112,19 @@ async def test_a_node_that_stops_sending_is_found_read_and_monitored_anew(server
     assert [(line["event"], line["tag"]) for line in logs] == [("tag_silent", "v8")]
 
 
+async def test_a_look_that_is_not_answered_in_time_ends_no_connection_that_delivers(server: OddServer) -> None:
+    """A server with much to publish is slow to answer questions: that it lives is told by what it publishes."""
+    timing = replace(SHORT, keepalive=1.0, verify=0.3)
+    async with Reading(server.url, ALL, timing=timing, timeout=0.4) as reading:
+        await reading.all()
+        server.odd(slow_reads_s=0.6)
+        for number in range(4):
+            await asyncio.sleep(0.5)
+            server.set("v9", 900.0 + number)
+            await reading.until(lambda number=number: reading.values["v9"] == 900.0 + number)  # type: ignore[misc]
+        assert server.calls()["read"]
+
+
 async def test_a_message_that_got_lost_is_fetched_before_the_next(server: OddServer) -> None:
     with capture_logs() as logs:
         async with Reading(server.url, {"v5": N("v5")}) as reading:
