@@ -116,6 +116,7 @@ class OpcuaCollector:
         )
         for _ in range(delivery.publishers):
             self._start(delivery.publish())
+        self._start(self._guard())
         self._start(self._watch())
 
     async def collect(self, due: frozenset[str]) -> Sequence[Batch]:
@@ -170,8 +171,8 @@ class OpcuaCollector:
             if late:
                 await subscription.items.monitor(late)
 
-    async def _watch(self) -> None:
-        """Look after silence, the channel and nodes that could not be monitored."""
+    async def _guard(self) -> None:
+        """Look after silence and the channel, whatever else waits for answers."""
         tick = self._timing.tick
         while True:
             before = time.monotonic()
@@ -181,7 +182,12 @@ class OpcuaCollector:
                 # Otherwise this process slept, and answers may wait unread.
                 self._check_silence(now)
             await self._session.keep()
-            if now >= self._expand_at:
+
+    async def _watch(self) -> None:
+        """Look after nodes that could not be monitored, fell silent, or appear late."""
+        while True:
+            await asyncio.sleep(self._timing.tick)
+            if time.monotonic() >= self._expand_at:
                 await self._expand()
             for subscription in self._subscriptions.values():
                 await subscription.items.look()
