@@ -19,7 +19,7 @@ COST_TIMES = 30.0
 """Attempts become at most so rare that one takes a thirtieth of the time between them, within the caps."""
 PATIENT_TIMES = 40.0
 """One that waits long takes a fortieth of the time until the next such one."""
-ANSWER_TIMES = 10.0
+ANSWER_TIMES = 4.0
 OWN_TIMES = 3.0
 LEAST_TIMEOUT_S = 0.3
 

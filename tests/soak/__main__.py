@@ -30,7 +30,7 @@ SCENARIOS = {
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
     "limits": "Receive Maximum 1, packets too large, topics denied",
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
-    "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 25 minutes",
+    "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 40 minutes",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
     "opcua": "servers that restart, fall silent, change certificates; 5,000 values a second; another make",
 }

@@ -1,7 +1,7 @@
 """Lines under a real daemon: a dead unit of ten, a mute PLC of fifty, reloads in mid-poll, unplugging, another master,
 modems that dial in, hostile peers.
 
-The long form takes about 25 minutes; the short one, a few seconds, is some of the hostile peers.
+The long form takes about 40 minutes; the short one, a few seconds, is some of the hostile peers.
 """
 
 from __future__ import annotations
