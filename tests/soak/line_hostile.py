@@ -41,6 +41,7 @@ class Outcome:
     Attributes:
         good: polls that brought every value; they must be all, none or any.
         tries: polls that were needed after the peer had begun to behave.
+        last: what was the matter with the last poll that was not good.
     """
 
     behaviour: str
@@ -48,6 +49,7 @@ class Outcome:
     wrong: int
     good: int
     tries: int
+    last: str
 
 
 class _Reader:
@@ -55,6 +57,7 @@ class _Reader:
 
     def __init__(self, url: str, peer: Any) -> None:
         self.wrong = self.good = 0
+        self.last = ""
         self._url = url
         self._peer = peer
         self._context = Context()
@@ -67,12 +70,14 @@ class _Reader:
                 self._collector = TYPE.create(self._config(), self._context)
                 await self._collector.open()
             [batch] = await self._collector.collect(frozenset(self._collector.groups))
-        except Unavailable:
+        except Unavailable as error:
+            self.last = error.text
             await self.close()
             return False
         for name, value in batch.values.items():
             self.wrong += value != honest(PLACES[name]) if value is not None else name not in batch.quality
         self.good += not batch.quality
+        self.last = str(batch.quality) if batch.quality else self.last
         return not batch.quality
 
     def _config(self) -> Any:
@@ -101,7 +106,7 @@ async def _torment(reader: _Reader, peer: Any, polls: int) -> Outcome:
     while not await reader.poll() and tries < GIVE_UP_AFTER:
         tries += 1
     await reader.close()
-    return Outcome(name, polls, reader.wrong, good, tries)
+    return Outcome(name, polls, reader.wrong, good, tries, reader.last)
 
 
 def _timeout(behaviour: Any) -> float:
@@ -170,13 +175,17 @@ def _claim(transport: str, outcomes: Sequence[Outcome]) -> Claim:
     believed = [one.behaviour for one in outcomes if one.behaviour in _NEVER and one.good]
     slowest = max(outcomes, key=lambda one: one.tries)
     good = sum(one.good for one in outcomes)
-    missed = [one.behaviour for one in outcomes if one.behaviour in _ALWAYS and one.good < UNDERSTOOD * one.polls]
+    missed = [
+        f"{one.behaviour} ({one.good})"
+        for one in outcomes
+        if one.behaviour in _ALWAYS and one.good < UNDERSTOOD * one.polls
+    ]
     figure = f"{wrong} wrong values, {good} polls good; good again at attempt {slowest.tries} at most"
     for names, what in (
         ([one.behaviour for one in outcomes if one.wrong], "wrong"),
         (believed, "believed"),
         (missed, "not understood"),
-        ([one.behaviour for one in outcomes if one.tries > MOST_TRIES], "slow"),
+        ([f"{one.behaviour} ({one.last})" for one in outcomes if one.tries > MOST_TRIES], "slow"),
     ):
         figure += f"; {what}: {', '.join(names)}" if names else ""
     return Claim(
