@@ -45,6 +45,14 @@ def default_max_size(directory: Path) -> int:
     return max(SMALLEST, min(_MOST, (volume.f_bavail * volume.f_frsize + own) // 4))
 
 
+def size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def allocated(path: Path) -> int:
     """Bytes that a file takes on its volume; 0 if there is none."""
     try:

@@ -129,7 +129,7 @@ class Store:
             lost: None = the file that there was; else a new one, in place of a damaged one that had rows of these runs.
         """
         refuse_newer(self._path)
-        if lost is None and (self._directory / SPARE).exists() and not _size(self._path):
+        if lost is None and (self._directory / SPARE).exists() and not room.size(self._path):
             raise StoreDamaged("there was a database, and now it is empty or gone")  # the spare file comes after it
         # autocommit: transactions are written out; exclusive: no shared memory file, which a full disk could refuse.
         connection = self._connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -160,7 +160,7 @@ class Store:
         empty one nothing is kept.
         """
         log = self._directory / f"{DATABASE}-wal"
-        if not _size(self._path):
+        if not room.size(self._path):
             self._path.unlink(missing_ok=True)
             log.unlink(missing_ok=True)
             return None
@@ -387,14 +387,6 @@ class Store:
             return None
         run, base = self._run_of(id_)
         return row if belongs(text, run, id_ - base, row[1], row[2]) else None
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _bytes_written() -> int:
