@@ -241,7 +241,7 @@ def test_counters_that_do_not_add_up() -> None:
     assert "not the sum of its parts" in faults(data(1), agent(1, delivered=0))
     assert "not the sum of its parts" in faults(data(1), agent(1, delivered=2, buffered=-1))
     assert "not the sum of its parts" in faults(data(1), agent(1, delivered=2, in_flight=-1))
-    parts = {"buffered": 2, "in_flight": 3, "dropped": {"cap": 4, "refused": 5}}
+    parts: dict[str, Any] = {"buffered": 2, "in_flight": 3, "dropped": {"cap": 4, "refused": 5}}
     assert faults(data(1), agent(15, complete={RUN: 1}, delivered=1, **parts)) == ""
     for part in ("buffered", "in_flight"):
         less = {**parts, part: 1}

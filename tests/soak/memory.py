@@ -88,8 +88,9 @@ def run(options: Options) -> list[Claim]:
         Claim(
             "starts at once, however much waits",
             f"{readings}, a memory group of {megabytes(LIMIT)}",
-            f"ready after {starts[0]:.1f} and {starts[1]:.1f} s; peak RSS of the whole replay {megabytes(peak)}",
-            max(starts) <= START_S and peak <= LIMIT,
+            f"ready after {starts[0][0]:.1f} and {starts[1][0]:.1f} s, {starts[1][1]:.1f} s of a CPU; "
+            f"peak RSS of the whole replay {megabytes(peak)}",
+            max(seconds for seconds, _ in starts) <= START_S and peak <= LIMIT,
         ),
         Claim(
             "nothing is lost when the kernel kills it",
@@ -101,13 +102,13 @@ def run(options: Options) -> list[Claim]:
     ]
 
 
-def _start(daemon: Daemon) -> float:
-    """Start it; seconds until it says that it is ready."""
+def _start(daemon: Daemon) -> tuple[float, float]:
+    """Start it; seconds until it says that it is ready, and seconds of a CPU."""
     ready = len(daemon.events("agent_ready"))
     began = time.monotonic()
     daemon.launch()
     daemon.wait_for("agent_ready", within=30, count=ready + 1)
-    return time.monotonic() - began
+    return time.monotonic() - began, usage(daemon.pid).cpu_s
 
 
 async def _leave(directory: Path, count: int) -> str:
