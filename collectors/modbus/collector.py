@@ -115,11 +115,12 @@ class ModbusCollector:
                 await self._guard.look(
                     plan.readings, lambda one: poll.read(turn, [one]), time.monotonic(), self._line_stats.connects
                 )
-            if self._mender.wants(plan) and poll.was_answered:
+            # Where everything was refused nothing is planned, and only questions show that it is read again.
+            if self._mender.wants(plan) and (poll.was_answered or not plan.readings):
                 plan = await self._mender.mend(
                     plan, due, began, lambda one: poll.read(turn, [one]), lambda: not turn.blocks_others()
                 )
-        self._mender.known.mute = self._mender.known.mute or not poll.was_answered
+        self._mender.known.mute = self._mender.known.mute or (bool(plan.readings) and not poll.was_answered)
         self._note(poll)
         poll.raise_if_nothing_came()
         return [self._batch(group, plan) for group in self._groups if group in due]

@@ -99,6 +99,22 @@ async def test_never_a_wrong_value_and_good_again_when_the_device_is(behaviour: 
         assert peer.peak == 1
 
 
+async def test_a_device_that_refused_everything_is_read_when_it_is_connected_anew() -> None:
+    async def refuse(peer: Peer, asked: Asked, send: Send) -> None:
+        await send(asked.frame(bytes([asked.function | 0x80, 2])))
+
+    async with Peer(refuse, timeout=0.3) as peer:
+        reader = Reader(peer)
+        for _ in range(40):
+            check(await reader.poll())
+        peer.behave()
+        await reader.close()
+        for _ in range(3):
+            batch = await reader.poll()
+        check(batch, whole=True)
+        await reader.close()
+
+
 # What trickles in for one block stands in the way of whatever follows it on the same connection.
 SEPARATE = [behaviour for behaviour in NEVER_GOOD if behaviour not in {faulty.slow_loris, faulty.late_in_two_parts}]
 
