@@ -34,9 +34,12 @@ SCENARIOS = {
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
     "opcua": "servers that restart, fall silent, change certificates; 5,000 values a second; another make",
 }
-SHORT = ("crash", "lines")
-SHORT = ("crash", "opcua")
-SHORT = ("crash", "reload")
+SHORT = (
+    "crash",
+    "lines",
+    "opcua",
+    "reload",
+)
 """What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
