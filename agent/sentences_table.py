@@ -12,9 +12,9 @@ Pair: TypeAlias = tuple[str, str]
 
 DEVICE: Final[dict[str, Pair]] = {
     "refused": (
-        "[{where} ]拒绝连接：机器在网上，但这个端口没有服务。请IT核对端口号，并确认设备的通信功能（如 Modbus TCP）已启用。",
+        "[{where} ]拒绝连接：机器在网上，但这个端口没有服务。请IT核对端口号，并确认设备的通信功能（如 Modbus TCP、OPC UA 服务器）已启用。",
         "the connection is refused[ by {where}]: the machine is on the network, but nothing listens on that port: "
-        "check the port, and that the device's communication (such as Modbus TCP) is switched on.",
+        "check the port, and that the device's communication (such as Modbus TCP, or its OPC UA server) is switched on.",
     ),
     "no_route": (
         "网络不通[（{where:host}）]：先看机床是否开机，再查网线。",

@@ -161,7 +161,7 @@ class Session:
         await self._dial(client)
         try:
             with self._translated():
-                await client.open_secure_channel()
+                await _open_channel(client)
             self._has_channel = True
             async with self._turn:
                 with self._translated(refusal=True):
@@ -196,7 +196,7 @@ class Session:
             await self._dial(client)
             self.requests += 3
             with self._translated(refusal=True):
-                await client.open_secure_channel()
+                await _open_channel(client)
                 self._has_channel = True
                 found: list[Any] = await client.get_endpoints()
             return found
@@ -287,7 +287,7 @@ class Session:
         if now >= self._renew_at:
             self.requests += 1
             with self._translated():
-                await self._client.open_secure_channel(renew=True)
+                await _open_channel(self._client, renew=True)
                 self._client.uaclient.revolve_security_token()
             if self._security is not None:
                 self._security.look_ahead()
@@ -390,3 +390,12 @@ class Session:
             detail=detail,
             **facts,
         )
+
+
+async def _open_channel(client: Any, *, renew: bool = False) -> None:
+    """Open or renew the secure channel; see asyncua for what it raises."""
+    try:
+        await client.open_secure_channel(renew=renew)
+    except AssertionError as error:
+        # The server answered with a fault: the library drops it, and then misses the answer.
+        raise ConnectionError("the secure channel was refused") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator
 from types import TracebackType
 
@@ -106,6 +107,33 @@ class Relay:
                 await flow.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def refusing_port(status: int) -> AsyncIterator[int]:
+    """A server that says hello, and answers the request for a secure channel with a fault, as node-opcua does."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readexactly(8)
+            await reader.readexactly(int.from_bytes(head[4:], "little") - 8)
+            writer.write(b"ACKF" + struct.pack("<6I", 28, 0, 65536, 65536, 0, 0))
+            head = await reader.readexactly(8)
+            await reader.readexactly(int.from_bytes(head[4:], "little") - 8)
+            uri = b"http://opcfoundation.org/UA/SecurityPolicy#None"
+            fault = struct.pack("<BBHqIIBiBBB", 1, 0, 397, 0, 1, status, 0, -1, 0, 0, 0)
+            rest = struct.pack("<I", 7) + struct.pack("<I", len(uri)) + uri + struct.pack("<iiII", -1, -1, 1, 1) + fault
+            writer.write(b"OPNF" + struct.pack("<I", 8 + len(rest)) + rest)
+            await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from collectors.api import CollectorError, Unavailable
 from tests.collectors.opcua.reading import SHORT, Reading
-from tests.faulty.opcua import Relay, rude_port
+from tests.faulty.opcua import Relay, refusing_port, rude_port
 from tests.servers.opcua import OpcuaServer, free_port
 
 N = OpcuaServer.node
@@ -58,6 +58,15 @@ async def test_a_port_that_hangs_up_or_speaks_another_protocol(answer: bytes) ->
     async with rude_port(answer) as port:
         error = await refusal(f"opc.tcp://127.0.0.1:{port}")
     assert error.cause in ("closed_by_peer", "no_answer")
+
+
+async def test_a_server_that_refuses_the_secure_channel_with_a_fault() -> None:
+    """BadSecurityChecksFailed, as node-opcua says it to whom it does not trust: no bug of ours."""
+    async with refusing_port(0x80130000) as port:
+        error = await refusal(f"opc.tcp://127.0.0.1:{port}")
+    assert isinstance(error, Unavailable)
+    assert error.cause == "closed_by_peer"
+    assert "refused" in error.text
 
 
 async def test_a_server_that_is_full() -> None:
