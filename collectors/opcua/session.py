@@ -317,10 +317,8 @@ class Session:
             transport = protocol.transport if protocol is not None else None
             client.uaclient.disconnect_socket()
             if transport is not None:
-                # close() alone would wait for ever for a frozen peer to take the rest.
-                transport.abort()
-                # One turn of the loop, in which the transport closes its socket.
-                await asyncio.sleep(0)
+                transport.abort()  # close() alone would wait for ever for a frozen peer to take the rest
+                await asyncio.sleep(0)  # one turn of the loop, in which the transport closes its socket
 
     def bad_reply(self, detail: str) -> Unavailable:
         """The answer cannot be what was asked for."""
