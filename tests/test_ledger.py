@@ -111,6 +111,19 @@ def test_the_list_of_what_is_missing_is_short() -> None:
     assert text.endswith("38, 40")
 
 
+def test_what_is_forgotten_is_not_missing_and_must_not_come_again() -> None:
+    found = ledger(*(data(seq) for seq in (1, 2, 3, 5, 6, 7, 8)), agent(8, delivered=7, in_flight=1))
+    found.forget(keep=2)
+    account = found.settle()
+    assert (account.messages, account.missing) == (7, 1)
+    assert "1 missing and not told: 4" in str(account)
+    assert sorted(found.runs[RUN].seen) == [5, 6, 7, 8], "a hole ends what can be forgotten"
+    found.take(*data(3))
+    again = found.settle()
+    assert (again.messages, again.duplicates) == (7, 1)
+    assert "3 came again when it was forgotten" in str(again)
+
+
 def test_only_fifty_faults_are_written_out() -> None:
     account = ledger(*(data(1, device="saw") for _ in range(70)), agent(0)).settle()
     assert len(account.faults) == 50

@@ -42,7 +42,7 @@ def run(options: Options) -> list[Claim]:
     ended: dict[str, int] = {}
     figures: list[dict[str, Any]] = []
     with Witness(options.disk) as witness, ModbusServer() as plc:
-        devices = [modbus(f"press-{at}", plc.url) for at in range(DEVICES)]
+        devices = [modbus(f"press-{at}", plc.url, interval="250 ms") for at in range(DEVICES)]
         config = site(witness.broker.url, devices, buffer={"replay_rate": 0})
         for at in list(moments.values())[: options.times(len(moments), 1)]:
             offset = str(int(at - up - 4))

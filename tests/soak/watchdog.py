@@ -55,14 +55,14 @@ def _hang(options: Options, name: str, what: str, disk: FaultyDisk | None) -> Cl
             before_restart=heal,
         ) as manager:
             for number in range(options.times(3, 1)):
-                run = manager.daemon.wait_for("agent_started", count=number + 1)["run"]
-                witness.wait_for(f'"run":"{run}"', "/data")
+                run = manager.daemon.wait_for("agent_started", count=number + 1, within=30)["run"]
+                witness.wait_for(f'"run":"{run}"', "/data", 30)
                 time.sleep(3)
                 _begin(manager.daemon, disk, witness)
                 began = time.monotonic()
                 eventually(lambda n=number: len(manager.lives) > n + 1, "another start", 90)  # type: ignore[misc]
-                run = manager.daemon.wait_for("agent_started", count=number + 2)["run"]
-                witness.wait_for(f'"run":"{run}"', "/data")
+                run = manager.daemon.wait_for("agent_started", count=number + 2, within=30)["run"]
+                witness.wait_for(f'"run":"{run}"', "/data", 30)
                 times.append(time.monotonic() - began)
                 whys.append(manager.lives[number].why)
             code = manager.stop()
