@@ -40,8 +40,6 @@ SHORT = (
     "opcua",
     "reload",
 )
-SHORT = ("crash", "lines")
-SHORT = ("crash", "reload")
 """What `make test` runs in the short form: together at most 90 s."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
