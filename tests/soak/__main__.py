@@ -31,6 +31,7 @@ SCENARIOS = {
     "limits": "Receive Maximum 1, packets too large, topics denied",
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 40 minutes",
+    "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
     "opcua": "servers that restart, fall silent, change certificates; 5,000 values a second; another make",
 }
