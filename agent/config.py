@@ -129,7 +129,7 @@ class _Loader:
         self.document = document
         self.files: dict[str, str] = {}
         self._plugins: tuple[str, ...] = ()
-        self._expander = Expander(document, self._device_model)
+        self._brought_in: dict[int, dict[str, str]] = {}
 
     def run(self) -> AgentConfig | None:
         document = self.document
@@ -200,12 +200,15 @@ class _Loader:
 
     def _expand(self) -> None:
         """Put templates and tag lists into the devices."""
+        # Not an attribute: it knows this loader, and in a circle all cells of all lists would stay until a collection.
+        expander = Expander(self.document, self._device_model)
         node = self.document.root.get("devices")
         for index, child in enumerate(node.items if isinstance(node, Sequence) else ()):
             if isinstance(child, Mapping):
                 assert isinstance(node, Sequence)
-                node.items[index] = self._expander.expand(index, child)
-        self.document.mistakes += self._expander.templates.mistakes
+                node.items[index] = expander.expand(index, child)
+        self.document.mistakes += expander.templates.mistakes
+        self._brought_in = expander.files
 
     def _devices(self, defaults: AbstractMapping[str, float], lines: Lines) -> dict[int, DeviceConfig]:
         node = self.document.root.get("devices")
@@ -229,7 +232,7 @@ class _Loader:
             return None
         reader = Reader(self.document)
         data: dict[str, Any] = reader.read(node, Shape(model=model), loc)
-        reader.files.update(self._expander.files.get(index, {}))
+        reader.files.update(self._brought_in.get(index, {}))
         self.files.update(reader.files)
         for key in ("interval", "timeout"):
             if key not in data and key in defaults and key in shapes_of(model):
