@@ -102,7 +102,7 @@ def run(options: Options) -> list[Claim]:
 
 
 def _slope(samples: Sequence[Sample], seconds: float, done: str) -> Claim:
-    warm = min(1800.0, seconds / 3)
+    warm = min(1800.0, seconds / 2)
     least: dict[int, int] = {}
     for sample in samples:
         if sample.at >= warm:
