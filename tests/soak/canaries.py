@@ -5,7 +5,7 @@ list, the files of the data directory, and what `check` and `read` print.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 import subprocess
 import time
@@ -71,18 +71,24 @@ def run(options: Options) -> list[Claim]:
         Claim(
             "secrets appear nowhere",
             f"{len(secrets)} canaries: {', '.join(secrets)}",
-            f"{len(found)} hits in {len(places.texts)} places, {size} characters" + "".join(f"; {one}" for one in found),
+            f"{len(found)} hits in {len(places.texts)} places, {size} characters"
+            + "".join(f"; {one}" for one in found),
             not found and not unheard and len(secrets) == 12,
         )
     ]
 
 
-def _good(options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, server: Pair) -> None:
+def _good(
+    options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, server: Pair
+) -> None:
     """All secrets are right and in use."""
-    device = _device(cnc, server, username="operator", password_file="opcua-password")
+    device = _device(cnc, username="operator", password_file="opcua-password")
     config = site(str(mqtt["url"]), [device], mqtt=mqtt, log={"level": "debug", "format": "json"})
     with Daemon(options.disk, config, volatile=options.memory) as daemon:
-        daemon.wait_for("device_ok", device="cnc", within=30)
+        eventually(lambda: daemon.status().get("devices", {}).get("cnc", {}).get("state") == "bad", "no trust", 20)
+        thumbprint = hashlib.sha1(server.der, usedforsecurity=False).hexdigest()
+        places.command(daemon, "cert", "trust", "cnc", "-c", str(daemon.path), "--thumbprint", thumbprint)
+        daemon.wait_for("device_back", device="cnc", within=40)
         daemon.wait_for("broker_connected", within=10)
         time.sleep(6)
         (own,) = (file for file in daemon.data.rglob("*") if file.is_file() and b"PRIVATE KEY" in file.read_bytes())
@@ -109,9 +115,9 @@ def _refused(
         _secret(options.disk / name, secrets[name])
     secrets["opcua-user-key"] = _body(user.key)
     devices = [
-        _device(cnc, server, username="operator", password_file="wrong-opcua-password"),
+        _device(cnc, username="operator", password_file="wrong-opcua-password"),
         {
-            **_device(cnc, server, user_cert_file=str(user.certificate), user_key_file=str(user.key)),
+            **_device(cnc, user_cert_file=str(user.certificate), user_key_file=str(user.key)),
             "name": "cnc-2",
         },
     ]
@@ -159,9 +165,9 @@ def _collect(places: Places, daemon: Daemon, own_key: Path | None) -> None:
             places.add(file.name, file.read_bytes())
 
 
-def _device(cnc: SecureServer, server: Pair, **keys: Any) -> dict[str, Any]:
+def _device(cnc: SecureServer, **keys: Any) -> dict[str, Any]:
     device = opcua("cnc", cnc.url, {"a": cnc.node("a")}, **keys)
-    return {**device, "security": {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "server_cert_file": str(server.certificate)}}
+    return {**device, "security": {"policy": "Basic256Sha256", "mode": "SignAndEncrypt"}}
 
 
 def _secret(path: Path, text: str) -> None:
@@ -175,9 +181,7 @@ def _body(key: Path) -> str:
 
 
 @contextmanager
-def _broker(
-    disk: Path, authority: Authority, password: str
-) -> Iterator[tuple[Mosquitto, Path, tuple[Path, Path]]]:
+def _broker(disk: Path, authority: Authority, password: str) -> Iterator[tuple[Mosquitto, Path, tuple[Path, Path]]]:
     """A broker with TLS, certificates of clients and a password, and what it hands out as a file."""
     certificate, key = authority.issue("broker", "127.0.0.1", "localhost")
     client = authority.issue("gw")

@@ -119,7 +119,9 @@ def _lie(path: Path, offset_s: float) -> None:
 
 
 @contextmanager
-def _bench(options: Options, name: str, offset_s: float = 0.0, launcher: Sequence[str] = ("-m", "agent")) -> Iterator[Bench]:
+def _bench(
+    options: Options, name: str, offset_s: float = 0.0, launcher: Sequence[str] = ("-m", "agent")
+) -> Iterator[Bench]:
     disk, memory = options.disk / name, options.memory / name
     disk.mkdir()
     memory.mkdir()
@@ -181,7 +183,12 @@ def _steps(options: Options) -> list[Claim]:
             f"{len(readings)} readings in {span_s:.1f} s, {plc['missed']} missed, {min(spans):.0f} to {max(spans):.0f} ms apart",
             abs(len(readings) - 1 - span_s / INTERVAL_S) <= 1 and plc["missed"] == 0,
         ),
-        Claim("order by seq is the order of sampling", done, f"{len(ordered)} in order", ordered == sorted(ordered) and whole),
+        Claim(
+            "order by seq is the order of sampling",
+            done,
+            f"{len(ordered)} in order",
+            ordered == sorted(ordered) and whole,
+        ),
         Claim(
             f"each label is the clock's of its moment, to {MOST_OFF_MS:.0f} ms",
             done,

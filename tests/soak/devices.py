@@ -118,14 +118,15 @@ def _reconnects(options: Options) -> list[Claim]:
                 eventually(lambda: cnc.sessions() == 1, "another session of the OPC UA server", 40)
 
             def cut_broker() -> None:
+                # By another keepalive: a broker that hangs up thrice a minute is taken for one that has a twin of us.
                 made = len(daemon.events("broker_connected"))
-                witness.broker.restart()
+                daemon.reload(site(witness.broker.url, devices, mqtt={"keepalive": f"{10 + made % 2} s"}))
                 daemon.wait_for("broker_connected", count=made + 1, within=40)
 
             rounds: dict[str, tuple[int, Callable[[], None]]] = {
                 "Modbus": (times, cut_plc),
-                "OPC UA": (max(2, times // 10), cut_cnc),
-                "broker": (max(2, times // 10), cut_broker),
+                "OPC UA": (max(2, times // 4), cut_cnc),
+                "broker": (times, cut_broker),
             }
             for device in ("plc", "cnc"):
                 daemon.wait_for("device_ok", device=device, within=30)
@@ -140,7 +141,9 @@ def _reconnects(options: Options) -> list[Claim]:
                 same = all(after[key] <= before[key] for key in ("fds", "threads", "tasks"))
                 figure = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in ("fds", "threads", "tasks"))
                 rss = f"RSS {megabytes(began)} -> {megabytes(usage(daemon.pid).rss)}"
-                claims.append(Claim(f"{kind}: nothing is left of reconnects", f"{count} of them", f"{figure}; {rss}", same))
+                claims.append(
+                    Claim(f"{kind}: nothing is left of reconnects", f"{count} of them", f"{figure}; {rss}", same)
+                )
             daemon.stop()
             status = daemon.status()
         time.sleep(0.5)
@@ -154,7 +157,10 @@ def _reconnects(options: Options) -> list[Claim]:
 def _quiet(daemon: Daemon, devices: tuple[str, ...]) -> None:
     def fine() -> bool:
         status = daemon.status()
-        return all(status["devices"][name]["state"] == "ok" for name in devices) and status["broker"]["state"] == "connected"
+        return (
+            all(status["devices"][name]["state"] == "ok" for name in devices)
+            and status["broker"]["state"] == "connected"
+        )
 
     eventually(fine, "all devices ok", 30)
     time.sleep(3)
