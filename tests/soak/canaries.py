@@ -22,7 +22,7 @@ from tests.soak.claims import Claim, Options
 
 
 class Places:
-    """What was found where: place -> content. `own_key` is the only file that may hold the agent's key."""
+    """What was found where."""
 
     def __init__(self) -> None:
         self.texts: list[tuple[str, str]] = []
@@ -58,7 +58,7 @@ def run(options: Options) -> list[Claim]:
                 "client_key_file": str(key),
             }
             _good(options, places, secrets, cnc, mqtt, server)
-            _refused(options, places, secrets, cnc, mqtt, (server, user))
+            _refused(options, places, secrets, cnc, mqtt, user)
             _wrong_files(options, places, secrets, mqtt)
             time.sleep(0.5)
             places.add("payloads and retained messages", heard.read_bytes())
@@ -106,10 +106,9 @@ def _good(
 
 
 def _refused(
-    options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, pairs: tuple[Pair, Pair]
+    options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, user: Pair
 ) -> None:
     """Secrets that are wrong: broker and server refuse them."""
-    server, user = pairs
     for name in ("wrong-mqtt-password", "wrong-opcua-password"):
         secrets[name] = f"canary-{name}-c4n4ry"
         _secret(options.disk / name, secrets[name])
@@ -149,7 +148,7 @@ def _wrong_files(options: Options, places: Places, secrets: dict[str, str], mqtt
     with Daemon(options.disk, good, volatile=options.memory) as daemon:
         for number, config in enumerate(spoiled, 1):
             daemon.reload(config)
-            eventually(lambda n=number: len(daemon.events("config_refused")) >= n, f"refusal {number}", 10)
+            daemon.wait_for("config_refused", count=number)
             for arguments in (("check",), ("check", "--json"), ("read",), ("run",)):
                 places.command(daemon, arguments[0], "-c", str(daemon.path), *arguments[1:])
         time.sleep(6)
@@ -177,7 +176,8 @@ def _secret(path: Path, text: str) -> None:
 
 def _body(key: Path) -> str:
     """A line of a PEM file that nothing else can contain."""
-    return re.findall(r"\n([A-Za-z0-9+/=]{40,})\n", key.read_text())[1 if key.read_text().count("\n") > 5 else 0]
+    lines = re.findall(r"^[A-Za-z0-9+/=]{40,}$", key.read_text(), re.MULTILINE)
+    return str(lines[min(1, len(lines) - 1)])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _steps(options: Options) -> list[Claim]:
         else:
             off.append(abs(reading.ts - reading.truth - offsets[max(0, len(since) - 1)] * 1000))
     ordered = [reading.truth for reading in sorted(readings, key=lambda reading: reading.seq)]
-    spans = [later - earlier for earlier, later in zip(ordered, ordered[1:], strict=False)]
+    spans = [later - earlier for earlier, later in pairwise(ordered)]
     span_s = (ordered[-1] - ordered[0]) / 1000
     plc = status["devices"]["plc"]
     done = f"-1 h, +1 day, right again, {each:.0f} s each, polls every {INTERVAL_S:g} s"
@@ -180,7 +181,8 @@ def _steps(options: Options) -> list[Claim]:
         Claim(
             "a clock that is set costs no poll and makes none",
             done,
-            f"{len(readings)} readings in {span_s:.1f} s, {plc['missed']} missed, {min(spans):.0f} to {max(spans):.0f} ms apart",
+            f"{len(readings)} readings in {span_s:.1f} s, {plc['missed']} missed, "
+            f"{min(spans):.0f} to {max(spans):.0f} ms apart",
             abs(len(readings) - 1 - span_s / INTERVAL_S) <= 1 and plc["missed"] == 0,
         ),
         Claim(

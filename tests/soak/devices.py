@@ -86,7 +86,8 @@ def _errors(options: Options) -> list[Claim]:
         Claim(
             "tags in error fill no log",
             done,
-            f"{lines} lines, {size} bytes; at this rate {megabytes(a_day)} a day; CPU {cpu / minutes / 0.6:.1f} % of a core",
+            f"{lines} lines, {size} bytes; at this rate {megabytes(a_day)} a day; "
+            f"CPU {cpu / minutes / 0.6:.1f} % of a core",
             bad == BAD_TAGS
             and lines <= MOST_LINES_A_MINUTE * max(1.0, minutes)
             and (a_day <= MOST_BYTES_A_DAY or minutes < 5),

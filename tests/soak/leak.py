@@ -336,7 +336,7 @@ class Works:
 
     def cnc_hangs_up_again_and_again(self, _: random.Random, most_s: float) -> None:
         """Five restarts."""
-        for _ in range(5):
+        for _time in range(5):
             self.cnc.restart()
             time.sleep(most_s / 10)
         self.cnc.change(self.names, 1.0)
