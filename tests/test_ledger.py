@@ -288,3 +288,18 @@ def test_reads_what_mosquitto_sub_wrote(tmp_path: Path) -> None:
         (1700000001.25, "shopfloor/plant-2/gw-01/press/data", b'{"a": "b c"}'),
         (1700000002.0, "shopfloor/plant-2/gw-01/press/meta", b""),
     ]
+
+
+def test_what_is_forgotten_is_no_hole_and_may_not_come_again() -> None:
+    ledger = Ledger("plant-2", "gw-01")
+    for seq in range(1, 11):
+        ledger.take(*data(seq))
+    ledger.take(*data(12))
+    ledger.forget(keep=1)
+    gap = {"run": RUN, "from": 11, "to": 11, "reason": "cap"}
+    ledger.take(*agent(12, complete={RUN: 12}, gaps=[gap], delivered=11, dropped={"cap": 1}))
+    account = ledger.settle({RUN: 12})
+    assert account.ok, account
+    assert (account.messages, account.told, ledger.runs[RUN].forgotten) == (11, 1, 10)
+    ledger.take(*data(3))
+    assert not ledger.settle({RUN: 12}).ok
