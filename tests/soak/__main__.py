@@ -35,7 +35,6 @@ SCENARIOS = {
     "devices": "one mute of fifty, 5,000 bad tags, a thousand reconnects",
     "canaries": "secrets in every place where one can be given",
     "fuzz": "a coverage-guided fuzzer on all that comes from outside",
-    "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "diskfull": "a neighbour fills the disk during an outage: tmpfs and ext4",
     "opcua": "servers that restart, fall silent, change certificates; 5,000 values a second; another make",
 }
