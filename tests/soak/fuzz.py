@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from collectors.opcua.sample import Message
+from collectors.opcua.sample import Message, to_datetime
 from tests.daemon import ROOT
 from tests.soak.claims import Claim, Options
 
@@ -111,21 +112,14 @@ def _opcua() -> Target:
 
 
 def _told(message: Message) -> str:
-    """As text, since NaN is no NaN; times to the microsecond, finer than which the library does not read."""
-    samples = [
-        (*sample[:4], *(ticks // 10 if ticks is not None else None for ticks in sample[4:]))
-        for sample in message.samples
-    ]
-    return repr(
-        (
-            message.subscription,
-            message.number,
-            (message.server_ticks or 0) // 10,
-            samples,
-            message.statuses,
-            message.news,
-        )
-    )
+    """As text, since NaN is no NaN; times as the library has them, to the microsecond and within its calendar."""
+    samples = [(*sample[:4], *map(_time, sample[4:])) for sample in message.samples]
+    server = _time(message.server_ticks)
+    return repr((message.subscription, message.number, server, samples, message.statuses, message.news))
+
+
+def _time(ticks: int | None) -> datetime | None:
+    return to_datetime(ticks) if ticks is not None else None
 
 
 def _modbus() -> Target:
