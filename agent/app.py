@@ -27,7 +27,7 @@ from agent.aside import Aside, Died, Late, Stuck
 from agent.buffer.outbox import DataDirectoryInUse, Outbox
 from agent.buffer.room import default_max_size
 from agent.clock import Clock
-from agent.config import Loaded, fingerprint, load
+from agent.config import Loaded, fingerprint, load_lean
 from agent.config_model import AgentConfig
 from agent.control import SOCKET_NAME, ControlError, ControlServer
 from agent.fleet import Entry, Fleet
@@ -58,7 +58,7 @@ LONGEST_PAUSE_S = 7 * 86_400.0
 
 def run_daemon(path: Path) -> int:
     """Run until told to stop. Returns the exit code: 0 stopped, 1 failed, 2 bad configuration."""
-    loaded = load(path)
+    loaded = load_lean(path)
     if loaded.config is None:
         for mistake in loaded.mistakes:
             sys.stderr.write(f"{mistake}\n")
@@ -297,7 +297,7 @@ class App:
             self._reload.clear()
             self._notifier.reloading()
             try:
-                loaded = await self._loader.run(partial(load, self._path), LOAD_S)
+                loaded = await self._loader.run(partial(load_lean, self._path), LOAD_S)
             except (Late, Stuck, Died) as error:
                 self._refuse(f"{self._path} could not be read ({type(error).__name__})", 1)
             else:

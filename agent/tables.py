@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.grid import MAX_COLUMNS, MAX_ROWS, Grid, TableRefused
-from agent.spreadsheets import read_workbook
 
 MAX_BYTES = 8_000_000
 _DELIMITERS = ",;\t"
@@ -43,6 +42,8 @@ def read_table(
             "is an old .xls workbook, or one with a password: save it as .xlsx without a password, or as CSV UTF-8"
         )
     if data.startswith(b"PK\x03\x04"):
+        from agent.spreadsheets import read_workbook  # zipfile and XML, 1 MB: few lists are workbooks
+
         return read_workbook(data, shown, sheet)
     if path.suffix.lower() in {".xlsx", ".xlsm"}:
         raise TableRefused("is named like a workbook and is none: it is damaged, or a CSV file of the wrong name")

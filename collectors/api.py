@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -367,6 +368,7 @@ class CollectorType:
     browse: Callable[[Any, Context, BrowseWish], AsyncIterator[BrowseEntry]] | None = None
 
 
+@lru_cache(maxsize=256)
 def group_name(interval_s: float) -> str:
     """Name of the group of tags read every `interval_s` seconds: the largest whole unit (`1s`, `500ms`, `5min`)."""
     ms = round(interval_s * 1000)

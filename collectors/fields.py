@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from collectors.api import TagRules
+from collectors.api import NO_RULES, TagRules
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 RESERVED_NAMES = frozenset({"agent", "status", "meta", "health"})
@@ -238,7 +238,7 @@ class TagConfig(Model):
 
     def rules(self) -> TagRules:
         """What is done to the raw value on its way out."""
-        return TagRules(
+        found = TagRules(
             scale=self.scale,
             offset=self.offset,
             decimals=self.decimals,
@@ -248,6 +248,7 @@ class TagConfig(Model):
             deadband=self.deadband,
             as_string=self.as_ == "string",
         )
+        return NO_RULES if found == NO_RULES else found  # one object for the many that have none
 
 
 class DeviceConfig(Section):

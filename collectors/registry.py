@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from collectors.api import CollectorType
 
@@ -40,6 +39,8 @@ def collector_type(name: str, plugins: Collection[str] = ()) -> CollectorType:
         module, _, attribute = target.partition(":")
         found = getattr(import_module(module), attribute)
     elif name in plugins:
+        from importlib.metadata import entry_points  # brings zipfile and email along
+
         points = entry_points(group=ENTRY_POINT_GROUP, name=name)
         if not points:
             raise UnknownType(name)

@@ -30,13 +30,11 @@ SHORTEST_INTERVAL_S = 0.01
 """Below it the answer time of any device is longer, and mostly seconds were meant (`0.001`)."""
 
 ENCODINGS = {
-    codecs.lookup(name).name: name
-    for name in (
-        "utf-8", "ascii", "latin-1", "cp1252", "gbk", "gb18030", "gb2312", "big5", "shift_jis", "euc_kr",
-        "utf-16-be", "utf-16-le",
-    )
+    "utf-8": "utf-8", "ascii": "ascii", "iso8859-1": "latin-1", "cp1252": "cp1252", "gbk": "gbk", "gb18030": "gb18030",
+    "gb2312": "gb2312", "big5": "big5", "shift_jis": "shift_jis", "euc_kr": "euc_kr", "utf-16-be": "utf-16-be",
+    "utf-16-le": "utf-16-le",
 }  # fmt: skip
-"""Name of the codec -> name as documented."""
+"""Name of the codec -> name as documented. Written out: looking codecs up loads them."""
 
 _PATTERN = re.compile(r"^0[xX][0-9A-Fa-f]+$")
 

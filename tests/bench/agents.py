@@ -20,6 +20,8 @@ from tests.bench.works import Tag, Work, tags_of
 
 _UNQUOTED = re.compile(r'"([a-z][a-z0-9_]*|holding:[0-9]+|CDAB)"')
 ROOT = Path(__file__).resolve().parents[2]
+_IN_THE_FILE = 15_000
+"""Tags; with more of them a file would come near the megabyte that it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Shopfloor:
         """See `Agent`."""
         work, directory = setting.work, setting.directory
         devices: list[dict[str, Any]] = [self._modbus(work, at, port) for at, port in enumerate(setting.plcs)]
+        if work.devices * work.tags > _IN_THE_FILE:
+            self._move_tags(devices, directory / "tags.csv")
         if work.host:
             devices.append({"name": "box", "type": "host", "interval": max(work.interval_s, 10.0)})
         if setting.opcua is not None:
@@ -89,7 +93,7 @@ class Shopfloor:
             "devices": devices,
         }
         file = directory / "agent.yaml"
-        # JSON is YAML; without the quotes of what needs none 20,000 tags fit into the megabyte that a file may have.
+        # JSON is YAML; without the quotes of what needs none it is what a person would write.
         file.write_text(_UNQUOTED.sub(r"\1", json.dumps(document, separators=(", ", ": "))))
         return [setting.python, "-m", "agent", "run", "-c", str(file)]
 
@@ -114,6 +118,17 @@ class Shopfloor:
         if any(tag.deadband is not None for tag in tags):
             device["report"] = {"heartbeat": "60 s"}
         return device
+
+    @staticmethod
+    def _move_tags(devices: list[dict[str, Any]], file: Path) -> None:
+        """Into a list of their own: all devices have the same."""
+        tags: list[dict[str, Any]] = devices[0]["tags"]
+        columns = dict.fromkeys(key for tag in tags for key in tag)
+        lines = [",".join(columns), *(",".join(str(tag.get(key, "")) for key in columns) for tag in tags)]
+        file.write_text("\n".join(lines) + "\n")
+        for device in devices:
+            del device["tags"]
+            device["tags_file"] = file.name
 
     @staticmethod
     def _opcua(work: Work, port: int) -> dict[str, Any]:

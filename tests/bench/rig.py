@@ -196,6 +196,11 @@ class Rig:
         time.sleep(WARM_UP_S)
         return tree
 
+    def write_configuration(self) -> Path:
+        """Write what the agent would be started with, for devices that need not be there."""
+        self._plcs = [free_port() for _ in range(self.work.devices)]
+        return Path(self.agent.command(self._setting())[-1])
+
     def fill_backlog(self, messages: int, size: int) -> None:
         """Put unsent messages into the agent's store, before it starts."""
         if not self.agent.backlog(self._setting(), messages, size):

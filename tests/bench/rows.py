@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from tests.bench.agents import ROOT
 from tests.bench.rig import NotMeasured, Options, Rig
 from tests.bench.works import Work
 
@@ -89,6 +91,28 @@ def _start(work: Work) -> Callable[[Options], Figures]:
     return measure
 
 
+_LOAD = """
+import sys, time
+from pathlib import Path
+from agent.config import load
+load(Path(sys.argv[1]))  # imports
+began = time.process_time()
+assert not load(Path(sys.argv[1])).mistakes
+print(time.process_time() - began)
+"""
+
+
+def _load(options: Options) -> Figures:
+    with Rig(Work(devices=1, tags=2000), options) as rig:
+        file = rig.write_configuration()
+        done = subprocess.run(
+            [options.python, "-c", _LOAD, str(file)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise NotMeasured(done.stderr)
+        return {"cpu": float(done.stdout)}
+
+
 def _drain(messages: int, quick: int, size: int) -> Callable[[Options], Figures]:
     """A backlog goes out while 10,000 values a second are read."""
 
@@ -138,14 +162,16 @@ def _disk(options: Options) -> Figures:
     return {"up": up * 86_400 / 1e9, "down": down * 86_400 / 1e9}
 
 
-_SIZES = ((1, 1000), (10, 1000), (20, 1000), (100, 100), (100, 200))
+_SIZES = ((1, 1000), (10, 1000), (50, 1000), (10, 5000), (100, 10), (100, 500))
 
 
 def _scale(options: Options) -> Figures:
+    """CPU per value from 1,000 to 50,000 tags, and from 1 to 100 devices."""
     figures: Figures = {}
     for devices, tags in _SIZES:
-        figures[f"{devices}x{tags}"] = _steady(Work(devices=devices, tags=tags))(options)["cpu"]
-    figures["growth"] = max(figures["20x1000"], figures["100x200"]) / figures["1x1000"]
+        work = Work(devices=devices, tags=tags)
+        figures[f"{devices}x{tags}"] = _steady(work)(options)["cpu"]
+    figures["growth"] = max(figures["50x1000"], figures["10x5000"], figures["100x500"]) / figures["1x1000"]
     return figures
 
 
@@ -197,6 +223,7 @@ ROWS: tuple[Row, ...] = (
         (Metric("first", "seconds", "s", 2.0), Metric("cpu", "CPU", "s")),
         _start(Work(10, 1000)),
     ),
+    Row("load", "read and check a file of 2,000 tags", (Metric("cpu", "CPU", "s", 0.5),), _load),
     Row(
         "replay",
         "10,000 values/s while a million messages of 300 bytes drain",
@@ -227,7 +254,7 @@ ROWS: tuple[Row, ...] = (
         "cost against size",
         (
             *(Metric(f"{devices}x{tags}", f"{devices} x {tags} registers", "s/M") for devices, tags in _SIZES),
-            Metric("growth", "20,000 tags against 1,000, the worse of 20 and 100 devices", "x", 1.0),
+            Metric("growth", "50,000 tags against 1,000, the worst of 10, 50 and 100 devices", "x", 1.0),
         ),
         _scale,
     ),
