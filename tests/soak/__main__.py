@@ -28,6 +28,7 @@ SCENARIOS = {
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
+    "login": "refused logins, certificates not to be trusted, replaced files, a twin",
     "limits": "Receive Maximum 1, packets too large, topics denied",
     "leak": "two hours at twenty times the load, a fault every 30 s: memory, descriptors, threads, tasks",
     "lines": "dead units, reloads, unplugging, another master, modems that dial in, hostile Modbus peers: 40 minutes",

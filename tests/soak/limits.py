@@ -184,7 +184,7 @@ def _too_large(options: Options, protocol: str) -> list[Claim]:
 
 def _denied(options: Options, protocol: str) -> list[Claim]:
     """An access list that denies one device's topic."""
-    acl = options.disk / f"acl-{protocol}"
+    acl = options.disk / f"list-{protocol}"
     acl.write_text(f"topic readwrite #\ntopic deny {data_topic('odd')}\n")
     acl.chmod(0o644)
     account, status, daemon, heard, took = _beside(options, "acl", (f"acl_file {acl}",), protocol, {"interval": "1 s"})

@@ -70,7 +70,7 @@ class Site:
         eventually(lambda: _waiting(self.sampler.look()) <= 5, "an empty buffer", 90)
         self.daemon.stop()
         status = self.sampler.look()
-        time.sleep(0.5)
+        self.witness.catch_up(status["counters"]["delivered"])
         account = self.witness.settle({status["agent"]["run"]: status["counters"]["produced"]})
         print(account, flush=True)
         return account, status

@@ -19,6 +19,8 @@ from tests.daemon import GATEWAY, SITE, Daemon, eventually
 from tests.ledger import Account, Ledger, read_lines, read_log
 from tests.servers.mosquitto import Mosquitto
 
+CATCH_UP_S = 10.0
+
 
 class Witness:
     """A mosquitto that remembers its subscriptions, and a `mosquitto_sub` that writes down all it hears.
@@ -95,6 +97,14 @@ class Witness:
             if ledger is not None:
                 ledger.take(topic, payload)
                 look(topic, payload)
+
+    def catch_up(self, delivered: int) -> None:
+        """Give the listener, which may have to connect again too, the time to hear so many messages."""
+        deadline = time.monotonic() + CATCH_UP_S
+        while sum(topic.endswith("/data") for _, topic, _ in self.arrivals()) < delivered:
+            if time.monotonic() > deadline:
+                return  # the account will tell
+            time.sleep(0.2)
 
     def retained(self, topic: str) -> bytes:
         """What somebody who comes now finds there; empty if nothing."""
