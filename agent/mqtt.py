@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import ssl
 import struct
@@ -135,6 +136,7 @@ class Session:
         self._ended = asyncio.Event()
         # Written by the network thread before it ends, read by the loop after that.
         self._parting: SessionError | None = None
+        self._socket_error = 0
 
     async def connect(self) -> Limits:
         """Connect, at most one attempt of at most twice `connect_s`; return what the broker allows.
@@ -198,6 +200,7 @@ class Session:
     def _release(self, client: Client) -> None:
         # Client and session name each other; a client let go at once closes its wake-up sockets at once.
         client.on_connect = client.on_publish = client.on_disconnect = client.on_socket_open = client.on_log = None
+        client.disable_logger()
         self._client = None
         if not self._answer.done():
             self._answer.cancel()
@@ -279,6 +282,10 @@ class Session:
         if self.endpoint.tls and self._parting is None:
             self._parting = mqtt_errors.alert(text, where)
 
+    def socket_failed(self, number: int) -> None:
+        """A read or write failed with this errno; the connection is about to end."""
+        self._socket_error = number
+
     def acknowledged(self, mid: int, code: int) -> None:
         """PUBACK came."""
         self._acks.append((mid, code))
@@ -289,7 +296,9 @@ class Session:
     def parted(self, *, by_broker: bool, code: int, name: str) -> None:
         """The connection ended; `by_broker`: with a DISCONNECT packet of its own."""
         if self._parting is None:
-            self._parting = mqtt_errors.ended(by_broker=by_broker, code=code, name=name, where=self.endpoint.where)
+            self._parting = mqtt_errors.ended(
+                by_broker=by_broker, code=code, name=name, where=self.endpoint.where, error=self._socket_error
+            )
 
     def thread_ended(self, error: BaseException | None) -> None:
         """The network thread is about to end."""
@@ -321,6 +330,20 @@ class Session:
         self._on_news()
 
 
+class _SocketErrors(logging.Logger):
+    """Takes from paho's log what it tells nowhere else: which error ended the connection. Formats nothing."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("paho", logging.ERROR)
+        self._session = session
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Take the number of the error, if the line has one; the error itself holds on to frames and sockets."""
+        for argument in record.args or ():
+            if isinstance(argument, OSError):
+                self._session.socket_failed(argument.errno or 0)
+
+
 def _make_client(session: Session) -> Client:
     from paho.mqtt.client import MQTT_LOG_ERR, Client, MQTTv5, MQTTv311
     from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -348,6 +371,7 @@ def _make_client(session: Session) -> Client:
     )
     client.connect_timeout = 5.0  # for each address of the name, and for the handshake
     client.max_inflight_messages = 0  # the pump has the window
+    client.enable_logger(_SocketErrors(session))
 
     def on_connect(
         client: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None

@@ -6,6 +6,7 @@ Pure. May import: the standard library.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 
@@ -152,11 +153,12 @@ def no_connack(where: str) -> SessionError:
     )
 
 
-def ended(*, by_broker: bool, code: int, name: str, where: str) -> SessionError:
+def ended(*, by_broker: bool, code: int, name: str, where: str, error: int = 0) -> SessionError:
     """Say why a session ended.
 
     Args:
         by_broker: with a DISCONNECT packet of the broker, whose reason `code` and `name` are.
+        error: errno of the socket, 0 = none.
     """
     if by_broker and code == TAKEN_OVER:
         return SessionError("taken_over", f"another client came to {where} with this client_id", where=where, code=code)
@@ -166,4 +168,9 @@ def ended(*, by_broker: bool, code: int, name: str, where: str) -> SessionError:
         )
     if code == 0x8D:
         return SessionError("silent", f"{where} answered nothing, not even a ping", where=where)
+    if error == errno.ETIMEDOUT:  # the kernel gave up: nobody closed anything, and no twin is to blame
+        return SessionError("silent", f"{where} does not even acknowledge packets any more", where=where)
+    if error in _NO_ROUTE:
+        text = f"no way to {where} any more ({os.strerror(error)}): check cable, router, address"
+        return SessionError("no_route", text, where=where)
     return SessionError("closed_by_peer", f"the connection to {where} was closed", where=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent import mqtt_errors
 from agent.aside import Aside, Died, Late, Stuck
 from agent.mqtt import Endpoint, Limits, Protocol, Session, Will
 from agent.mqtt_errors import RETAIN_UNSUPPORTED, SessionError
@@ -414,3 +416,19 @@ class TestAside:
         aside: Aside[float] = Aside("test")
         with pytest.raises(Died):
             await aside.run(lambda: 1 / 0, 1.0)
+
+
+class TestWhyASessionEnded:
+    @pytest.mark.parametrize(
+        ("number", "cause"),
+        [
+            (errno.ETIMEDOUT, "silent"),
+            (errno.EHOSTUNREACH, "no_route"),
+            (errno.ECONNRESET, "closed_by_peer"),
+            (0, "closed_by_peer"),
+        ],
+    )
+    def test_a_link_that_the_kernel_gave_up_was_closed_by_nobody(self, number: int, cause: str) -> None:
+        """Three of them in a minute were taken for another gateway with our client id."""
+        ended = mqtt_errors.ended(by_broker=False, code=0, name="", where="broker:1883", error=number)
+        assert ended.cause == cause

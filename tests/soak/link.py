@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from tests.daemon import Daemon, eventually, modbus, site
@@ -116,8 +115,8 @@ def _cuts(options: Options, dice: random.Random) -> list[Claim]:
         Claim(
             "a link cut anywhere recovers, and loses nothing",
             f"{len(offsets)} of the first {BYTES} bytes, each cut and reset, towards the broker and back",
-            f"{recovered} of {4 * len(offsets)} recovered, the slowest after {longest:.1f} s; {account.missing} missing of "
-            f"{account.messages}, {account.duplicates} duplicates, {missed} missed polls",
+            f"{recovered} of {4 * len(offsets)} recovered, the slowest after {longest:.1f} s; "
+            f"{account.missing} missing of {account.messages}, {account.duplicates} duplicates, {missed} missed polls",
             recovered == 4 * len(offsets) and account.ok and missed == 0,
         )
     ]

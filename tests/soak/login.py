@@ -196,8 +196,8 @@ def _untrusted(options: Options) -> list[Claim]:
         Claim(
             "nothing is sent to a broker that cannot be trusted",
             "certificate expired, not valid yet, for another host, of another authority; then the right one",
-            f"{refusals} connections, {named} of {len(cases)} named once each; {sent} bytes under TLS, {leaked} names or "
-            f"passwords in the clear; {missed} missed polls, {account.missing} missing of {account.messages}",
+            f"{refusals} connections, {named} of {len(cases)} named once each; {sent} bytes under TLS, {leaked} names "
+            f"or passwords in the clear; {missed} missed polls, {account.missing} missing of {account.messages}",
             refusals >= len(cases) == named and sent == leaked == missed == 0 and account.ok,
         )
     ]
