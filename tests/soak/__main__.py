@@ -27,6 +27,7 @@ SCENARIOS = {
     "stop": "SIGTERM with a backlog of 10,000 messages, broker up and frozen",
     "disk": "syncs that fail or take 200 ms, a read-only and a broken file system",
     "damage": "databases damaged while the agent was off",
+    "outage": "ten million readings wait for the broker; a slow broker",
     "link": "the link to the broker cut at each of the first 200 bytes, sliced, half-open",
     "login": "refused logins, certificates not to be trusted, replaced files, a twin",
     "limits": "Receive Maximum 1, packets too large, topics denied",
