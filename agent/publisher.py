@@ -28,7 +28,7 @@ from agent.mqtt import MAX_WINDOW, Endpoint, Protocol, Session, Will
 from agent.mqtt_errors import RETAIN_UNSUPPORTED, TOO_FAST, SessionError
 from agent.pace import Reconnect, Timing
 from agent.pump import Pump
-from agent.suspicion import Suspicion
+from agent.suspicion import TRIES, Shunned, Suspicion
 
 if TYPE_CHECKING:
     from agent.buffer.outbox import Outbox
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("shopfloor.broker")
 
-TRIES = 3
-"""A topic of our own that ended so many sessions is not published any more."""
+AFTER_REFUSAL_S = 1.0
+"""A session that the broker ends so soon after it refused a message was ended for that message."""
 LONGEST_WAIT_S = 5.0
 """Waiting for the next attempt, the publisher comes round at least so often."""
 
@@ -101,6 +101,7 @@ class Publisher:
         self._timing = timing or Timing()
         self._reconnect = Reconnect(self._timing)
         self._suspicion = Suspicion()
+        self._shunned = Shunned()
         self._most = MAX_WINDOW
         self._blamed: Counter[str] = Counter()
         self._aside: Aside[SessionError | None] = Aside("mqtt-connect")
@@ -136,6 +137,7 @@ class Publisher:
         self._fallback, self._fallback_told, self._told, self._retain = None, False, None, True
         self._reconnect = Reconnect(self._timing)
         self._blamed.clear()
+        self._shunned = Shunned()
         if old is not None and old != self._topic(mqtt.status_topic):
             self._retained.clear(old)
         self._announce_status()
@@ -215,6 +217,11 @@ class Publisher:
     def _look_for_the_guilty(self, pump: Pump, loss: SessionError, lasted: float) -> bool:
         """Whether a message was found that made the broker end the session."""
         pump.settle()
+        refused = pump.refused_last(AFTER_REFUSAL_S)
+        if refused is not None and loss.cause == "closed_by_peer" and loss.code not in TOO_FAST:
+            self._suspicion.careful = 0
+            self._blame(*refused)
+            return True
         under_way = pump.under_way
         guilty = self._suspicion.after_session(
             under_way,
@@ -230,8 +237,12 @@ class Publisher:
             if self._blamed[guilty] == TRIES:
                 log.error("topic_barred", topic=guilty, text="the broker ends the session when this is published")
         else:
-            pump.give_up(guilty, loss.code)
+            self._blame(*pump.give_up(guilty, loss.code))
         return True
+
+    def _blame(self, topic: str, size: int) -> None:
+        if self._shunned.blame(topic, size, time.monotonic()):
+            log.error("topic_shunned", topic=topic, text="the broker ends the session when this is published")
 
     async def _say_goodbye(self, pump: Pump, mqtt: MqttConfig) -> bool:
         """We end the session: whether the broker is told so, or left to publish the last will."""
@@ -273,6 +284,7 @@ class Publisher:
             form=make_format(mqtt.format, mqtt.topic, **self._names),
             window=min(mqtt.window, self._most),
             careful=self._suspicion.careful,
+            shunned=self._shunned,
             barred=[topic for topic, times in self._blamed.items() if times >= TRIES],
             replay_rate=self._replay_rate,
             outbox=self._outbox,

@@ -8,7 +8,7 @@ sent; a refused message goes aside and nothing waits for it; fresh messages neve
 task, future or log line per message.
 
 May import: `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.mqtt_errors`,
-`agent.pace`, `agent.retained`, structlog.
+`agent.pace`, `agent.retained`, `agent.suspicion`, structlog.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agent.formats import Format
     from agent.message import Message
     from agent.retained import Retained
+    from agent.suspicion import Shunned
 
 log = structlog.get_logger("shopfloor.broker")
 
@@ -74,6 +75,7 @@ class Pump:
         form: how messages are written.
         window: configured; less if the broker allows less.
         careful: how many messages are sent one at a time first.
+        shunned: topics of readings that are not published now; those that work again are taken from it.
         barred: topics of our own that are not published.
         replay_rate: backlog messages a second, 0 = no limit.
         agent_topic: where the agent's counters go, or None.
@@ -90,6 +92,7 @@ class Pump:
         form: Format,
         window: int,
         careful: int,
+        shunned: Shunned,
         barred: Collection[str],
         replay_rate: float,
         outbox: Outbox,
@@ -103,6 +106,8 @@ class Pump:
         now = time.monotonic()
         self._full_window = min(window, limits.window)
         self._careful = careful
+        self._shunned = shunned
+        self._refusal: tuple[float, str, int] | None = None
         self._barred = barred
         self.window = 1 if careful else self._full_window
         self._session = session
@@ -197,9 +202,16 @@ class Pump:
             self._take_answers(time.monotonic())
         return answers[0] < _REFUSED
 
-    def give_up(self, message: Message, code: int | None) -> None:
-        """After the session: this message is what made the broker end it."""
+    def give_up(self, message: Message, code: int | None) -> tuple[str, int]:
+        """After the session: this message is what made the broker end it; its topic and size."""
         self._refused(message, _REFUSED if code is None else code, time.monotonic())
+        return self._form.publication(message)[0], len(message.body)
+
+    def refused_last(self, within: float) -> tuple[str, int] | None:
+        """Topic and size of a message that was refused so many seconds ago at most: some brokers end the session then."""
+        if self._refusal is None or time.monotonic() - self._refusal[0] > within:
+            return None
+        return self._refusal[1:]
 
     def settle(self) -> None:
         """Take the last acknowledgements of a session that has ended."""
@@ -225,7 +237,10 @@ class Pump:
                     sent.answered(code)
             elif code < _REFUSED:
                 delivered.append(sent.message)
+                if self._shunned:
+                    self._shunned.worked(sent.topic, len(sent.message.body))
             else:
+                self._refusal = (now, sent.topic, len(sent.message.body))
                 self._refused(sent.message, code, now)
             self._careful -= self._careful > 0
         if newest is not None:
@@ -340,6 +355,9 @@ class Pump:
         topic, payload = self._form.publication(message)
         if not self._limits.fits(topic, payload):
             self._refused(message, _TOO_LARGE, now)
+            return
+        if self._shunned and self._shunned.shuns(topic, len(message.body), now):
+            self._refused(message, _REFUSED, now)
             return
         self._sent[self._session.publish(topic, payload)] = _Sent(now, message, backlog, topic, None)
         self._backlog_sent += backlog

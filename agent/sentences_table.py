@@ -498,6 +498,12 @@ EVENTS: Final[dict[str, Pair]] = {
         "the broker ends the connection whenever {topic} is published, so it is not published any more in this run: "
         "check the broker's rights and size limit for this topic.",
     ),
+    "topic_shunned": (
+        "MQTT服务器一收到主题 {topic} 的读数就断开连接，影响其他设备：先停发这个主题，最多每10分钟再试一次，期间的读数计入丢弃：请IT检查服务器对这个主题的权限和大小限制。",
+        "the broker ends the connection whenever readings are published on {topic}, which hurts the other devices: they "
+        "are left out, counted as refused, and tried again after a minute, later every ten. Check the broker's rights "
+        "and size limit for this topic.",
+    ),
     "retained_too_large": (
         "{topic} 的说明有 {bytes:size}，超过MQTT服务器的上限 {limit:size}，没有发出：请IT调大服务器上限，或把设备拆小。",
         "the document for {topic} has {bytes:size}, the broker takes {limit:size}; it was not sent: raise the broker's "

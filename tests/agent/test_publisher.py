@@ -419,6 +419,29 @@ class TestRefusals:
                 assert gateway.check()["dropped"]["refused"] == 0
                 assert gateway.sessions <= 4
 
+    async def test_a_denied_topic_whose_refusal_ends_the_session_harms_nobody(self, tmp_path: Path) -> None:
+        """Every denied message cost a session, the others waited, and after three of them a twin was blamed."""
+        async with FaultyBroker() as broker:
+
+            def puback(publish: Publish) -> int:
+                if publish.topic != "shopfloor/plant/gw/secret/data":
+                    return 0
+                asyncio.get_running_loop().call_soon(broker.connections[publish.connection].writer.close)
+                return 0x87
+
+            broker.puback = puback
+            with structlog.testing.capture_logs() as logs:
+                async with running(tmp_path, broker.url) as gateway:
+                    for number in range(1, 41):
+                        await gateway.produce(1, "secret")
+                        await gateway.produce(1)
+                        await gateway.until(lambda n=number: gateway.outbox.counters()["delivered"] == n)  # type: ignore[misc]
+                    assert gateway.check()["dropped"]["refused"] + gateway.check()["buffered"] == 40
+                    assert gateway.sessions <= 4
+            events = [entry["event"] for entry in logs]
+            assert events.count("topic_shunned") == 1
+            assert "broker_twin" not in events
+
     async def test_a_topic_of_our_own_that_ends_the_session_is_barred(self, tmp_path: Path) -> None:
         async with FaultyBroker() as broker:
 

@@ -93,7 +93,7 @@ def _site(options: Options, name: str) -> Iterator[Site]:
 
 def _cuts(options: Options, dice: random.Random) -> list[Claim]:
     """End a connection at each byte, in either direction, with FIN and with RST."""
-    kinds: list[tuple[Literal["up", "down"], bool]] = [(w, r) for w in ("up", "down") for r in (False, True)]  # type: ignore[misc]
+    kinds: list[tuple[Literal["up", "down"], bool]] = [(w, r) for w in ("up", "down") for r in (False, True)]
     count = min(options.times(BYTES, 2), BYTES)
     offsets = range(1, BYTES + 1) if count == BYTES else sorted(dice.sample(range(1, BYTES + 1), count))
     recovered, longest = 0, 0.0

@@ -12,7 +12,7 @@ from typing import Any
 from agent.buffer.records import Work
 from agent.buffer.store import DATABASE, Store
 from agent.message import Heading, encode
-from collectors.api import Batch
+from collectors.api import Batch, Value
 from tests.daemon import GATEWAY, SITE, Daemon, eventually, modbus, site
 from tests.faulty.proxy import FaultProxy
 from tests.servers.modbus import ModbusServer
@@ -49,7 +49,7 @@ def _fill(directory: Path, count: int, tags: int, max_size: int) -> None:
     store = Store(directory, run=RUN, started_at=0, max_size=max_size, max_payload=60_000)
     base = store.open().base
     began = int(time.time() * 1000) - 3 * DAY_MS
-    values = {f"t{at}": 1000 + at for at in range(tags)}
+    values: dict[str, Value] = {f"t{at}": 1000 + at for at in range(tags)}
     (body,) = encode(
         Heading(SITE, GATEWAY, RUN),
         Batch(device="press", group="1s", at=0.0, values=values),
