@@ -171,7 +171,9 @@ class MqttConfig(Section):
     client_cert_file: PublicFile | None = Field(None, description="PEM file, with client_key_file: mutual TLS")
     client_key_file: SecretFile | None = Field(None, description="PEM file with the private key")
     protocol: Literal["auto", "5", "3.1.1"] = Field(
-        "auto", description="auto: MQTT 5, and 3.1.1 only after an explicit refusal, never after a time-out"
+        "auto",
+        description="auto: MQTT 5, and 3.1.1 only after an explicit refusal, never after a time-out. With 3.1.1 a "
+        "broker cannot say that its access list denies a topic: such readings count as delivered and are lost",
     )
     keepalive: Annotated[Duration, Field(ge=1, le=65_535)] = Field(
         15.0, description="how soon a silent broker is noticed"

@@ -208,7 +208,7 @@ class Pump:
         return self._form.publication(message)[0], len(message.body)
 
     def refused_last(self, within: float) -> tuple[str, int] | None:
-        """Topic and size of a message that was refused so many seconds ago at most: some brokers end the session then."""
+        """Topic and size of a message refused so many seconds ago at most: some brokers end the session then."""
         if self._refusal is None or time.monotonic() - self._refusal[0] > within:
             return None
         return self._refusal[1:]

@@ -279,6 +279,8 @@ def _broker_line(broker: Mapping[str, Any], language: str) -> str:
     zh = language == "zh"
     state, span = _state(broker.get("state"), language), duration(broker.get("since_s"), language)
     protocol = f"MQTT {broker['protocol']}" if broker.get("protocol") else ""
+    if broker.get("protocol") == "3.1.1":  # it acknowledges what its access list denies
+        protocol += "（看不到被权限拒收的消息）" if zh else " (denied messages cannot be seen)"
     flight = f"{_figure(broker.get('in_flight'))}/{_figure(broker.get('window'))}"
     url = broker.get("url", "?")
     parts = (

@@ -63,7 +63,7 @@ class Suspicion:
 
 @dataclass(slots=True)
 class _Record:
-    """`size`: bytes of the smallest message that was guilty; `until`: not tried before; `pause_s`: after the next end."""
+    """`size`: bytes of the smallest guilty message; `until`: not tried before; `pause_s`: after the next end."""
 
     size: int
     times: int = 0

@@ -242,6 +242,15 @@ class TestPage:
         assert render_status(snapshot(), 2, "zh")[0] == "一切正常：2 台设备都在采集。"
         assert render_status(snapshot(), 2, "en")[0] == "all well: 2 devices are read."
 
+    @pytest.mark.parametrize(
+        ("language", "words"), [("zh", "看不到被权限拒收的消息"), ("en", "denied messages cannot be seen")]
+    )
+    def test_the_blind_spot_of_311_is_where_users_look(self, language: str, words: str) -> None:
+        page = snapshot()
+        assert not any(words in line for line in render_status(page, 2, language))
+        page["broker"]["protocol"] = "3.1.1"
+        assert any(words in line for line in render_status(page, 2, language))
+
     def test_a_line_that_several_devices_share_tells_how_busy_it_is(self) -> None:
         page = snapshot()
         line = {"state": "connected", "busy": 0.42, "reconnects": 1, "requests": 9, "late": 3}
