@@ -7,7 +7,8 @@ Promises: nothing here blocks the loop (name look-up, connect and TLS handshake 
 the end of the network thread, for whatever reason, is the end of the session; over TLS nothing is sent before the
 broker's certificate and name are checked.
 
-May import: the standard library, `agent.aside`, `agent.mqtt_errors`, `agent.secret_files`, paho (lazily).
+May import: the standard library, `agent.aside`, `agent.mqtt_endpoint`, `agent.mqtt_errors`,
+`agent.secret_files`, paho (lazily).
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ import contextlib
 import errno
 import logging
 import socket
-import ssl
 import struct
 import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from agent import mqtt_errors
 from agent.aside import Aside, Died, Late, Stuck
+from agent.mqtt_endpoint import Endpoint
 from agent.mqtt_errors import SessionError
 from agent.secret_files import FileUnusable, read_secret
 
@@ -41,27 +41,6 @@ Protocol: TypeAlias = Literal["5", "3.1.1"]
 MAX_WINDOW = 65_535
 USER_TIMEOUT_MS = 10_000
 """After so long without an acknowledgement by TCP the kernel gives the connection up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to connect, and as whom. Files are read anew for each session."""
-
-    host: str
-    port: int
-    tls: bool
-    client_id: str
-    keepalive_s: float = 15.0
-    username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    client_cert_file: Path | None = None
-    client_key_file: Path | None = None
-
-    @property
-    def where(self) -> str:
-        """`host:port` for people."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +197,7 @@ class Session:
         try:
             client = _make_client(self)
             if endpoint.tls:
-                client.tls_set_context(_tls_context(endpoint))
+                client.tls_set_context(endpoint.tls_context())
             if endpoint.username is not None:
                 secret = read_secret(endpoint.password_file) if endpoint.password_file is not None else None
                 client.username_pw_set(endpoint.username, secret.reveal() if secret is not None else None)
@@ -404,17 +383,3 @@ def _shut(client: Client) -> None:
         with contextlib.suppress(OSError):
             # Not SSLSocket.shutdown: that takes TLS off, and the other thread would write on in the clear.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Verify chain and name against `ca_file` or the system's store; TLS 1.2 at least.
-
-    Raises:
-        OSError: a file cannot be read or used (ssl.SSLError is one).
-    """
-    context = ssl.create_default_context(cafile=endpoint.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if endpoint.client_cert_file is not None:
-        # An empty password: an encrypted key is an error, not a question on the terminal.
-        context.load_cert_chain(endpoint.client_cert_file, endpoint.client_key_file, password="")
-    return context

@@ -4,8 +4,9 @@ Promises: no more than one session at a time, and a pause that grows, with jitte
 the broker explicitly refused 5; what happened to the broker is logged once per change; in each session the retained
 status comes first; at the end `stopped` stands at the broker, or the last will does.
 
-May import: `agent.aside`, `agent.buffer.outbox`, `agent.config_model`, `agent.formats`, `agent.mqtt`, `agent.pace`,
-`agent.pump`, `agent.retained`, `agent.suspicion`, `agent.topics`, structlog.
+May import: `agent.aside`, `agent.buffer.outbox`, `agent.config_model`, `agent.formats`, `agent.mqtt`,
+`agent.mqtt_endpoint`, `agent.mqtt_errors`, `agent.pace`, `agent.pump`, `agent.retained`, `agent.suspicion`,
+`agent.topics`, structlog.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from typing import Protocol as Interface
 
@@ -24,7 +24,8 @@ import structlog
 from agent import topics
 from agent.aside import Aside
 from agent.formats import make_format
-from agent.mqtt import MAX_WINDOW, Endpoint, Protocol, Session, Will
+from agent.mqtt import MAX_WINDOW, Protocol, Session, Will
+from agent.mqtt_endpoint import endpoint_of
 from agent.mqtt_errors import RETAIN_UNSUPPORTED, TOO_FAST, SessionError
 from agent.pace import Reconnect, Timing
 from agent.pump import Pump
@@ -181,7 +182,7 @@ class Publisher:
         status_topic = self._topic(mqtt.status_topic)
         protocol: Protocol = (self._fallback or "5") if mqtt.protocol == "auto" else mqtt.protocol
         session = Session(
-            _endpoint(mqtt),
+            endpoint_of(mqtt),
             protocol,
             will=Will(status_topic, self._status("lost", at=began), self._retain) if status_topic is not None else None,
             aside=self._aside,
@@ -390,21 +391,3 @@ class Publisher:
 
     def _topic(self, template: str | None) -> str | None:
         return topics.expand(template, **self._names) if template is not None else None
-
-
-def _endpoint(mqtt: MqttConfig) -> Endpoint:
-    def path(name: str | None) -> Path | None:
-        return Path(name) if name is not None else None
-
-    return Endpoint(
-        host=mqtt.host,
-        port=mqtt.port,
-        tls=mqtt.tls,
-        client_id=mqtt.client_id,
-        keepalive_s=mqtt.keepalive,
-        username=mqtt.username,
-        password_file=path(mqtt.password_file),
-        ca_file=path(mqtt.ca_file),
-        client_cert_file=path(mqtt.client_cert_file),
-        client_key_file=path(mqtt.client_key_file),
-    )

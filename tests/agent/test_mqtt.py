@@ -17,7 +17,8 @@ import pytest
 
 from agent import mqtt_errors
 from agent.aside import Aside, Died, Late, Stuck
-from agent.mqtt import Endpoint, Limits, Protocol, Session, Will
+from agent.mqtt import Limits, Protocol, Session, Will
+from agent.mqtt_endpoint import Endpoint
 from agent.mqtt_errors import RETAIN_UNSUPPORTED, SessionError
 from tests.faulty.broker import V5, V311, FaultyBroker
 from tests.servers.certificates import Authority

@@ -27,7 +27,6 @@ LIVE_S = 2.0
 PACKET = 5000
 TAGS = 1000
 """In one message far more than `PACKET` bytes."""
-LINES_A_MINUTE = 6
 ENOUGH = 0.95
 """Share of a healthy device's polls whose messages arrive live beside one that makes trouble."""
 
@@ -139,15 +138,31 @@ def _beside(
             eventually(lambda: _good_waiting(sampler.look()) < 100, "few messages that wait", 60)
             daemon.stop()
             status = sampler.look()
-        time.sleep(0.5)
+        with Daemon(directory, {**config, "devices": devices[:-1]}, volatile=memory) as last:  # tells the last gaps
+            last.wait_for("broker_connected")
+            eventually(lambda: _good_waiting(last.status()) <= 1, "few messages that wait", 60)
+            time.sleep(1)
+            last.stop()
+            ended = last.status()
+        time.sleep(1)
         heard = {"live": 0, "odd": 0}
         for _, topic, payload in witness.arrivals():
             if topic.endswith("/data"):
                 heard["odd"] += topic == data_topic("odd")
-                heard["live"] += topic != data_topic("odd") and b'"replayed":true' not in payload
-        account = witness.settle()
+                own_run = status["agent"]["run"].encode() in payload
+                heard["live"] += own_run and topic != data_topic("odd") and b'"replayed":true' not in payload
+        own = ended["counters"]["produced"] - ended["counters"]["carried_over"]
+        account = witness.settle({status["agent"]["run"]: status["counters"]["produced"], ended["agent"]["run"]: own})
     print(account, flush=True)
-    return account, status, daemon, heard, took
+    return account, _added(status, ended), daemon, heard, took
+
+
+def _added(status: dict[str, Any], ended: dict[str, Any]) -> dict[str, Any]:
+    """The first status, with what became of its messages in the run after it."""
+    dropped, later = status["counters"]["dropped"], ended["counters"]["dropped"]
+    status["counters"]["dropped"] = {reason: count + later[reason] for reason, count in dropped.items()}
+    status["counters"]["buffered"] = ended["counters"]["buffered"]
+    return status
 
 
 def _good_waiting(status: dict[str, Any]) -> int:
