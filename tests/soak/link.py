@@ -167,6 +167,7 @@ def _half_open(options: Options, dice: random.Random) -> list[Claim]:
             config = site(f"mqtt://127.0.0.1:{port}", [modbus("press", plc.url, interval=interval)])
             with Daemon(directory, config, volatile=memory) as daemon, Sampler(daemon, witness.ledger) as sampler:
                 here = Site(daemon, witness, sampler, FaultProxy(port), config)
+                daemon.wait_for("broker_connected")
                 for _ in range(options.times(CYCLES, 1)):
                     connected = len(daemon.events("broker_connected"))
                     found.append(_found(daemon, lambda port=port: network.drop(port), dice))  # type: ignore[misc]
@@ -179,7 +180,6 @@ def _half_open(options: Options, dice: random.Random) -> list[Claim]:
 
 def _found(daemon: Daemon, begin: Callable[[], None], dice: random.Random) -> float:
     """Seconds from the beginning of a fault to the daemon's notice of it."""
-    daemon.wait_for("broker_connected")
     time.sleep(dice.uniform(3, 12))
     lost = len(daemon.events("broker_lost"))
     begin()
