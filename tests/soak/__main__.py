@@ -43,6 +43,7 @@ SCENARIOS = {
 SHORT = (
     "crash",
     "lines",
+    "login",
     "opcua",
     "reload",
 )
