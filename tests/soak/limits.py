@@ -138,9 +138,14 @@ def _beside(
             eventually(lambda: _good_waiting(sampler.look()) < 100, "few messages that wait", 60)
             daemon.stop()
             status = sampler.look()
-        with Daemon(directory, {**config, "devices": devices[:-1]}, volatile=memory) as last:  # tells the last gaps
+        config["devices"] = devices[:-1]
+        with Daemon(directory, config, volatile=memory) as last:
             last.wait_for("broker_connected")
-            eventually(lambda: _good_waiting(last.status()) <= 1, "few messages that wait", 60)
+            eventually(lambda: _good_waiting(last.status()) <= 1, "few messages that wait", 90)
+            before = len(last.events("broker_connected"))
+            config["mqtt"]["window"] = 99
+            last.reload(config)  # a new session tells the last gaps
+            last.wait_for("broker_connected", count=before + 1)
             time.sleep(1)
             last.stop()
             ended = last.status()
