@@ -149,20 +149,21 @@ class TokenBucket:
 class BacklogWindow:
     """How much of the backlog may be unacknowledged, so that fresh messages do not queue behind it.
 
-    Rises slowly while acknowledgements come about as fast as ever, halves when they take `SLOW` times as long as the
-    fastest of late and at least `NOTICEABLE_S` more: then a queue has formed on the way, and it is ours.
+    Begins small, rises slowly while acknowledgements come about as fast as ever, halves when they take `SLOW` times as
+    long as the fastest of late and at least `NOTICEABLE_S` more: then a queue has formed on the way, and it is ours.
 
     Args:
         most: never more, >= 1.
     """
 
+    FIRST = 4
     SLOW = 3.0
     NOTICEABLE_S = 0.1
     MEMORY_S = 60.0
 
     def __init__(self, most: int) -> None:
         self._most = max(1, most)
-        self._size = float(self._most)
+        self._size = float(min(self.FIRST, self._most))
         self._floor = self._next_floor = float("inf")
         self._floor_until = float("-inf")
         self._judge_at = float("-inf")

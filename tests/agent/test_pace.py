@@ -91,6 +91,15 @@ class TestTokenBucket:
 
 
 class TestBacklogWindow:
+    def test_begins_small_on_a_way_that_nobody_knows_yet(self) -> None:
+        """75 messages at once were two seconds of a thin line, and what was fresh came after them."""
+        window, now = BacklogWindow(75), 0.0
+        assert window.size <= 5
+        for _ in range(25):
+            now += 0.01
+            window.observe(0.01, now)
+        assert window.size == 75
+
     def test_slow_acknowledgements_halve_it_and_quick_ones_bring_it_back(self) -> None:
         window, now = BacklogWindow(50), 0.0
         for _ in range(20):
