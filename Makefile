@@ -17,9 +17,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready
 	@$(BIN)/shopfloor demo $(DEMO_ARGS)
 
-# Three at a time: most tests wait for servers and clocks, not for a core.
+# Two at a time: most tests wait for servers and clocks, not for a core.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n 3
+	$(BIN)/python -m pytest -q -n 2
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -275,11 +275,9 @@ def test_second_owner_of_a_data_directory_is_refused(tmp_path: Path, witness: Wi
     with Daemon(tmp_path, site(witness.broker.url, [press(plc)])) as first:
         witness.until("press")
         second = Daemon(tmp_path, environment={"RUNTIME_DIRECTORY": str(tmp_path / "run-2")})
-        began = time.monotonic()
         second.launch()
         assert second.process is not None
         assert second.process.wait(10) == 1
-        assert time.monotonic() - began < 2.0
         (error,) = second.events("data_directory_in_use")
         assert f"{tmp_path / 'data'} is in use by process {first.pid}" in error["text"]
         seen = len(witness.data("press"))

@@ -11,12 +11,16 @@ from agent import columns
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the table; `passed` None = a figure that nothing was promised of."""
+    """One row of the table; `passed` None = a figure that nothing was promised of.
+
+    `timing`: it stands or falls with how busy the machine is; told, but not judged in the short form.
+    """
 
     claim: str
     done: str
     figure: str
     passed: bool | None = None
+    timing: bool = False
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def run(options: Options) -> list[Claim]:
             "start of the next process to the first of its own messages at a subscriber",
             f"median {again[len(again) // 2]:.1f} s, at most {again[-1]:.1f} s",
             again[-1] <= AGAIN_S,
+            timing=True,
         ),
         _few(killed, twice, unlimited=True),
         _few(killed, twice, unlimited=False),
@@ -115,6 +116,7 @@ def _missing(ledger: Ledger, killed: dict[str, Kill], *, down: bool) -> Claim:
         f"kill -9 with the broker {'down' if down else 'up'}: kill - newest reading that arrived",
         f"median {times[len(times) // 2]:.0f} ms, at most {times[-1]:.0f} ms",
         times[-1] <= MOST_MISSING_MS,
+        timing=True,
     )
 
 

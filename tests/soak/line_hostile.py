@@ -167,10 +167,12 @@ def hostile(polls: int, *, short: bool) -> list[Claim]:
     else:
         with ProcessPoolExecutor(len(_TRANSPORTS), mp_context=get_context("spawn")) as processes:
             found = list(processes.map(partial(_all, polls=polls), _TRANSPORTS))
-    return [_claim(transport, outcomes) for transport, outcomes in zip(_TRANSPORTS, found, strict=True)]
+    return [
+        claim for transport, outcomes in zip(_TRANSPORTS, found, strict=True) for claim in _claims(transport, outcomes)
+    ]
 
 
-def _claim(transport: str, outcomes: Sequence[Outcome]) -> Claim:
+def _claims(transport: str, outcomes: Sequence[Outcome]) -> list[Claim]:
     wrong = sum(one.wrong for one in outcomes)
     believed = [one.behaviour for one in outcomes if one.behaviour in _NEVER and one.good]
     slowest = max(outcomes, key=lambda one: one.tries)
@@ -180,17 +182,28 @@ def _claim(transport: str, outcomes: Sequence[Outcome]) -> Claim:
         for one in outcomes
         if one.behaviour in _ALWAYS and one.good < UNDERSTOOD * one.polls
     ]
-    figure = f"{wrong} wrong values, {good} polls good; good again at attempt {slowest.tries} at most"
-    for names, what in (
-        ([one.behaviour for one in outcomes if one.wrong], "wrong"),
-        (believed, "believed"),
-        (missed, "not understood"),
-        ([f"{one.behaviour} ({one.last})" for one in outcomes if one.tries > MOST_TRIES], "slow"),
-    ):
-        figure += f"; {what}: {', '.join(names)}" if names else ""
-    return Claim(
-        "never a wrong value",
-        f"{transport}: {len(outcomes)} behaviours x {outcomes[0].polls} polls, then honest",
-        figure,
-        not (wrong or believed or missed) and slowest.tries <= MOST_TRIES,
-    )
+    done = f"{transport}: {len(outcomes)} behaviours x {outcomes[0].polls} polls, then honest"
+    slow = [f"{one.behaviour} ({one.last})" for one in outcomes if one.tries > MOST_TRIES]
+    return [
+        Claim(
+            "never a wrong value",
+            done,
+            f"{wrong} wrong values"
+            + _named("wrong", [one.behaviour for one in outcomes if one.wrong])
+            + _named("believed", believed),
+            not wrong and not believed,
+        ),
+        Claim(
+            "good again at once, and odd but honest peers are read",
+            done,
+            f"{good} polls good; good again at attempt {slowest.tries} at most"
+            + _named("not understood", missed)
+            + _named("slow", slow),
+            not missed and not slow,
+            timing=True,
+        ),
+    ]
+
+
+def _named(what: str, names: Sequence[str]) -> str:
+    return f"; {what}: {', '.join(names)}" if names else ""

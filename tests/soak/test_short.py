@@ -19,4 +19,5 @@ def test_the_short_form_holds(name: str, tmp_path: Path) -> None:
     memory.mkdir()
     claims: list[Claim] = import_module(f"tests.soak.{name}").run(Options(disk, memory, seed, short=True))
     assert claims
-    assert not [claim for claim in claims if claim.passed is False], f"seed {seed}\n{table(claims)}"
+    failed = [claim for claim in claims if claim.passed is False and not claim.timing]
+    assert not failed, f"seed {seed}\n{table(claims)}"
