@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, ClassVar
 
@@ -102,10 +103,6 @@ class OpcuaCollector:
             subscription = Subscription(self._session, group, interval, items, self._timing)
             await subscription.create()
             self._subscriptions[subscription.id] = subscription
-            await items.monitor(items.tags)
-        now = time.monotonic()
-        for subscription in self._subscriptions.values():
-            subscription.heard = now
         delivery = Delivery(
             self._session,
             self._news,
@@ -114,8 +111,15 @@ class OpcuaCollector:
             device=self._config.name,
             label=self._config.label,
         )
+        monitored = asyncio.Event()
         for _ in range(delivery.publishers):
-            self._start(delivery.publish())
+            self._start(self._publish(delivery, monitored))
+        for subscription in self._subscriptions.values():
+            await subscription.items.monitor(subscription.items.tags)
+        monitored.set()
+        now = time.monotonic()
+        for subscription in self._subscriptions.values():
+            subscription.heard = now
         self._start(self._guard())
         self._start(self._watch())
 
@@ -170,6 +174,17 @@ class OpcuaCollector:
             late = [tag for tag in new if tag.info.group == subscription.group]
             if late:
                 await subscription.items.monitor(late)
+
+    async def _publish(self, delivery: Delivery, monitored: asyncio.Event) -> None:
+        """Ask for messages once the nodes are monitored: all first values come at once then, not an interval later.
+
+        A server that takes long for that would forget the subscription of a client that asks for none: not for longer
+        than a keep-alive.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.keepalive):
+                await monitored.wait()
+        await delivery.publish()
 
     async def _guard(self) -> None:
         """Look after silence and the channel, whatever else waits for answers."""

@@ -44,6 +44,7 @@ class OddServer(OpcuaServer):
         sessions: int | None = None,
         counts_keepalives: bool = False,
         slow_reads_s: float = 0.0,
+        slow_monitor_s: float = 0.0,
     ) -> None:
         """Behave so from now on.
 
@@ -55,7 +56,7 @@ class OddServer(OpcuaServer):
             no_subscriptions, no_translate: the service is not there.
             sessions: with so many open, another one is refused.
             counts_keepalives: keep-alives use up a number, which they must not.
-            slow_reads_s: so long it takes to answer a read.
+            slow_reads_s, slow_monitor_s: so long it takes to answer a read, or to monitor the nodes of a call.
         """
         self.call(
             "odd",
@@ -68,6 +69,7 @@ class OddServer(OpcuaServer):
             sessions=sessions,
             counts_keepalives=counts_keepalives,
             slow_reads_s=slow_reads_s,
+            slow_monitor_s=slow_monitor_s,
         )
 
     def calls(self) -> dict[str, list[int]]:
@@ -236,8 +238,8 @@ class _Odd(Plant):
                 raise plant._fault("BadTooManyOperations")
             if service == "translate" and plant._how.get("no_translate"):
                 raise plant._fault("BadServiceUnsupported")
-            if service == "read":
-                await asyncio.sleep(plant._how.get("slow_reads_s", 0.0))
+            if service in {"read", "monitor"}:
+                await asyncio.sleep(plant._how.get({"read": "slow_reads_s"}.get(service, "slow_monitor_s"), 0.0))
             if service != "monitor":
                 return await real(session, params)
             return await plant._monitor(session, params, real)

@@ -59,6 +59,15 @@ async def test_the_limits_that_a_server_announces_are_kept(server: OddServer) ->
         assert reading.collector._services._told["read"] == 10_000
 
 
+async def test_a_server_that_takes_long_to_monitor_keeps_the_subscription_meanwhile(server: OddServer) -> None:
+    """It forgets a subscription whose client asks for no messages: that must not wait until all nodes are monitored."""
+    timing = replace(SHORT, keepalive=0.1)
+    server.odd(limits={"monitor": 1}, slow_monitor_s=0.4)
+    async with Reading(server.url, ALL, timing=timing) as reading:
+        await reading.all()
+    assert reading.quality == {}
+
+
 async def test_nodes_that_make_a_call_fail_as_a_whole_cost_no_other(server: OddServer) -> None:
     server.odd(poison=["v3", "v7"])
     async with Reading(server.url, ALL) as reading:
