@@ -32,7 +32,7 @@ class Timing:
     """
 
     connect: float = 8.0
-    silent: float = 20.0
+    silent: float = 18.0  # with a round of the pump and a sample: found within 20 s
     skipped: float = 60.0
     first: float = 1.0
     longest: float = 60.0
