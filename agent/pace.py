@@ -149,7 +149,7 @@ class TokenBucket:
 class BacklogWindow:
     """How much of the backlog may be unacknowledged, so that fresh messages do not queue behind it.
 
-    Begins small, rises slowly while acknowledgements come about as fast as ever, halves when they take `SLOW` times as
+    Begins small, rises slowly while it is used and acknowledgements come about as fast as ever, halves when they take `SLOW` times as
     long as the fastest of late and at least `NOTICEABLE_S` more: then a queue has formed on the way, and it is ours.
 
     Args:
@@ -173,8 +173,8 @@ class BacklogWindow:
         """Messages."""
         return int(self._size)
 
-    def observe(self, latency: float, now: float) -> None:
-        """A message was acknowledged `latency` seconds after it was sent."""
+    def observe(self, latency: float, now: float, used: int | None = None) -> None:
+        """A message was acknowledged `latency` seconds after it was sent; `used`: so much of it was, None = all."""
         if now >= self._floor_until:  # the fastest of this span and the one before it
             self._floor, self._next_floor = self._next_floor, float("inf")
             self._floor_until = now + self.MEMORY_S
@@ -185,4 +185,7 @@ class BacklogWindow:
         slow = latency > max(self.SLOW * floor, floor + self.NOTICEABLE_S)
         # A change shows only in what is sent after it: judged again when that has come back.
         self._judge_at = now + latency
-        self._size = max(1.0, self._size / 2) if slow else min(float(self._most), self._size * 1.1 + 0.5)
+        if slow:
+            self._size = max(1.0, self._size / 2)
+        elif used is None or 2 * used >= self._size:
+            self._size = min(float(self._most), self._size * 1.1 + 0.5)

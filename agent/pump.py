@@ -224,6 +224,7 @@ class Pump:
         if not acks:
             return
         delivered: list[Message] = []
+        backlog_sent = self._backlog_sent
         newest: _Sent | None = None
         for mid, code in acks:
             sent = self._sent.pop(mid, None)
@@ -246,7 +247,7 @@ class Pump:
         if newest is not None:
             self._heard_at = now
             self._newest_acked = newest.at
-            self._backlog_window.observe(now - newest.at, now)
+            self._backlog_window.observe(now - newest.at, now, backlog_sent)
         if delivered:
             self._outbox.ack(delivered)
             if not self._careful and now >= self._resume_at:

@@ -116,6 +116,13 @@ class TestBacklogWindow:
             window.observe(0.01, now)
         assert window.size == 50
 
+    def test_what_is_not_used_does_not_grow(self) -> None:
+        """Half a minute of live messages alone opened it wide, and then a backlog began with all of it at once."""
+        window = BacklogWindow(75)
+        for now in range(100):
+            window.observe(0.01, float(now), used=0)
+        assert window.size <= 5
+
     def test_a_long_way_is_not_slowness(self) -> None:
         window, now = BacklogWindow(50), 0.0
         for latency in (0.6, 0.65, 0.7, 0.9, 1.2, 0.6) * 5:
