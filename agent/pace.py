@@ -150,8 +150,8 @@ class BacklogWindow:
     """How much of the backlog may be unacknowledged, so that fresh messages do not queue behind it.
 
     Begins small, rises slowly while it is used and acknowledgements come about as fast as ever, halves when they take
-    `SLOW` times as long as the fastest of late and at least `NOTICEABLE_S` more: then a queue has formed on the way, and
-    it is ours.
+    `SLOW` times as long as the fastest of late and at least `NOTICEABLE_S` more: then a queue has formed on the way,
+    and it is ours.
 
     Args:
         most: never more, >= 1.
