@@ -54,7 +54,7 @@ def _run(options: Options, minutes: float, security: dict[str, str], own: Pair |
         )
         # asyncua's server has its hands full with that many: on a busy machine it answers late.
         device["timeout"] = "10 s"
-        for tag in device["tags"]:  # and when it publishes seconds late, it drops what a short queue does not hold unseen
+        for tag in device["tags"]:  # and when it publishes late, it drops unseen what a short queue does not hold
             tag["queue"] = QUEUE
         with Daemon(place, site(witness.broker.url, [device]), volatile=memory) as daemon:
             daemon.wait_for("broker_connected")
