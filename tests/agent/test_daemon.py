@@ -166,7 +166,7 @@ def test_device_goes_and_comes(tmp_path: Path, witness: Witness, plc: ModbusServ
 
 
 def test_reload_leaves_alone_what_did_not_change(tmp_path: Path, witness: Witness, plc: ModbusServer) -> None:
-    kept, gone = press(plc), modbus("saw", plc.url, unit_id=2)
+    kept, gone = modbus("press", plc.url, interval="500 ms"), modbus("saw", plc.url, unit_id=2)
     changed = modbus("oven", plc.url, unit_id=2, interval="200 ms")
     with Daemon(tmp_path, site(witness.broker.url, [kept, gone, changed])) as daemon:
         for device in ("press", "saw", "oven"):
@@ -192,7 +192,7 @@ def test_reload_leaves_alone_what_did_not_change(tmp_path: Path, witness: Witnes
 
         assert plc.seen().connections == 1, "the connection of a device that did not change was opened anew"
         times = [message["ts"] for message in witness.data("press")]
-        assert max(after - then for then, after in itertools.pairwise(times)) < 350, "polls were missed"
+        assert max(after - then for then, after in itertools.pairwise(times)) < 1000, "polls were missed"
         eventually(lambda: daemon.status()["agent"]["config_refused"], "the refusal in the status", 6)
         assert daemon.status()["devices"]["press"]["missed"] == 0
         assert daemon.stop() == 0
