@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PAGE = 4096
+PAGE = 512
+"""Of a new database. Every commit writes some pages whole, however little changed in them, and each of them twice: with
+pages of 4096 bytes 1,000 values a second cost 2.9 GB a day, with these 1.1.
+"""
 WAL_ROOM = 2 * 1024 * 1024
 """Allocated for the write-ahead log; transactions and checkpoints are kept small enough to stay below it."""
 SPARE_FILE = 1024 * 1024

@@ -3,7 +3,7 @@
 Rows are numbered in order of append over all runs: a message's id is `base` of its run plus its seq, so run and seq
 need no columns, and a row whose body disagrees with its id is a damaged one.
 
-May import: the standard library, and of this package `database`, `records`, `gaps`, `room`.
+May import: the standard library, and of this package `database`, `records`, `gaps`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from agent.buffer import room
 from agent.buffer.database import transaction
 from agent.buffer.gaps import Gap
 from agent.buffer.records import Opened, StoreDamaged, StoredRun, StoreNewer
@@ -32,10 +31,11 @@ CREATE TABLE spare (n INTEGER PRIMARY KEY, body BLOB);
 _GAP = "INSERT INTO gaps (run, first, last, reason, told) VALUES (?, ?, ?, ?, ?)"
 
 
-def create(connection: sqlite3.Connection, spare_pages: int, lost: Iterable[str | None]) -> None:
+def create(connection: sqlite3.Connection, spare: int, lost: Iterable[str | None]) -> None:
     """Make the tables, and free pages in reserve.
 
     Args:
+        spare: bytes of these.
         lost: runs that had rows in a damaged file, in whose place this one comes; None = which ones is not known. They
             stand in it from its first moment: a crash right now must not make the loss one that nobody tells of.
     """
@@ -45,8 +45,7 @@ def create(connection: sqlite3.Connection, spare_pages: int, lost: Iterable[str 
         connection.executemany(_GAP, ((run, None, None, "store-damaged", 0) for run in lost))
         connection.execute(f"PRAGMA user_version={VERSION}")
     with transaction(connection):
-        size = spare_pages * (room.PAGE - 4) - 200
-        connection.execute("INSERT INTO spare VALUES (1, zeroblob(?))", (size,))
+        connection.execute("INSERT INTO spare VALUES (1, zeroblob(?))", (spare * 99 // 100,))
     with transaction(connection):
         connection.execute("DELETE FROM spare")
 

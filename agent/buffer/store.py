@@ -39,8 +39,8 @@ DATABASE = "outbox.db"
 DAMAGED = "outbox.db.damaged"
 SPARE = "outbox.reserve"
 
-_CHECKPOINT_PAGES = 100
-"""The log is written back this often; with the largest transaction it stays below `room.WAL_ROOM`."""
+_CHECKPOINT = 400 * 1024
+"""Bytes after which the log is written back; with the largest transaction it stays below `room.WAL_ROOM`."""
 
 Connect = Callable[..., sqlite3.Connection]
 
@@ -68,7 +68,8 @@ class Store:
         self._run = run
         self._started_at = started_at
         self._max_size = max(max_size, room.SMALLEST)
-        self._spare_pages = min(10 * max_payload // room.PAGE + 4, self._max_size // 8 // room.PAGE)
+        self._max_payload = max_payload
+        self._page = room.PAGE
         self._connection: sqlite3.Connection | None = None
         self._fd = -1
         self._condemned = False
@@ -135,6 +136,7 @@ class Store:
         connection = self._connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connection = connection
         connection.text_factory = bytes
+        connection.execute(f"PRAGMA page_size={room.PAGE}")  # of a new file; an older one keeps its own
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         version = int(self._pragma("user_version"))
         if version not in (0, VERSION):
@@ -143,9 +145,10 @@ class Store:
             raise StoreFailure("cannot-open", "the file system does not allow a write-ahead log")
         for setting in ("synchronous=FULL", "secure_delete=OFF", "cell_size_check=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {setting}")
-        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        self._page = int(self._pragma("page_size"))
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT // self._page}")
         if version == 0:
-            create(connection, self._spare_pages, lost or ())
+            create(connection, self._spare_pages * self._page, lost or ())
         # After a failed sync the kernel may hold pages that the medium does not: write all of the log back, and begin
         # it anew, before anything is reported as kept on top of it.
         self._checkpoint("RESTART")
@@ -185,7 +188,7 @@ class Store:
         rows = [(id_, device, group, zlib.compress(body, 1)) for id_, device, group, body in work.rows]
         need = sum(len(row[3]) + len(row[1]) + len(row[2]) + 24 for row in rows)
         pages = (
-            0 if not rows else need * 9 // 8 // room.PAGE + 3 + sum(1 for row in rows if len(row[3]) > room.PAGE // 2)
+            0 if not rows else need * 9 // 8 // self._page + 3 + sum(1 for row in rows if len(row[3]) > self._page // 2)
         )
         with self._failing_closes():
             while True:
@@ -193,7 +196,7 @@ class Store:
                     dropped = self._commit(work, rows, pages)
                     break
                 except sqlite3.OperationalError as error:
-                    if code_of(error) != sqlite3.SQLITE_FULL or pages > 4 * need // room.PAGE + 64:
+                    if code_of(error) != sqlite3.SQLITE_FULL or pages > 4 * need // self._page + 64:
                         raise
                     pages = max(8, pages * 2)  # the estimate was low
             used, cap = self.extent()
@@ -277,13 +280,13 @@ class Store:
     def _allocate(self, pages: int) -> None:
         """Get blocks for new pages, as far as cap and volume allow, and let the database grow no further."""
         count, free = int(self._pragma("page_count")), int(self._pragma("freelist_count"))
-        physical = os.fstat(self._fd).st_size // room.PAGE
+        physical = os.fstat(self._fd).st_size // self._page
         wanted = count + max(0, pages + self._spare_pages - free)
         limit = max(self._cap_pages(), count)
         if wanted > physical and limit > physical:
-            target = min(limit, -(-wanted * room.PAGE // room.GROWTH) * room.GROWTH // room.PAGE)
+            target = min(limit, -(-wanted * self._page // room.GROWTH) * room.GROWTH // self._page)
             with suppress(OSError):  # no room: rows are dropped instead
-                os.posix_fallocate(self._fd, physical * room.PAGE, (target - physical) * room.PAGE)
+                os.posix_fallocate(self._fd, physical * self._page, (target - physical) * self._page)
                 physical = target
         self._pragma(f"max_page_count={max(count, min(physical, limit))}")
 
@@ -305,6 +308,11 @@ class Store:
                     dropped.append(id_)
         return dropped
 
+    @property
+    def _spare_pages(self) -> int:
+        """Free pages that are kept in reserve."""
+        return min(10 * self._max_payload, self._max_size // 8) // self._page + 4
+
     def _free_pages(self) -> int:
         limit = int(self._pragma("max_page_count"))
         return limit - int(self._pragma("page_count")) + int(self._pragma("freelist_count"))
@@ -317,7 +325,7 @@ class Store:
         """
         with self._failing_closes():
             taken = int(self._pragma("page_count")) - int(self._pragma("freelist_count"))
-            return taken * room.PAGE, max(taken, self._cap_pages()) * room.PAGE
+            return taken * self._page, max(taken, self._cap_pages()) * self._page
 
     def _cap_pages(self) -> int:
         """Pages that the database may have: the cap without what the other files take."""
@@ -327,7 +335,7 @@ class Store:
         used = others + room.allocated(self._path)
         free = volume.f_bavail * volume.f_frsize
         whole = room.cap(self._max_size, used, free, volume.f_blocks * volume.f_frsize)
-        return (whole - others) // room.PAGE
+        return (whole - others) // self._page
 
     def _damaged_size(self) -> int:
         return room.allocated(self._directory / DAMAGED) + room.allocated(self._directory / f"{DAMAGED}-wal")
