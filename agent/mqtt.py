@@ -102,6 +102,8 @@ class Session:
         self.protocol = protocol
         self.lost: SessionError | None = None
         """Why the session ended; None while it may still be used."""
+        self.patient = False
+        """Acknowledgements are not told of: who uses the session takes them when it suits."""
         self._will = will
         self._aside = aside
         self._on_news = on_news
@@ -156,6 +158,11 @@ class Session:
         """Return what was acknowledged since the last call: packet id and reason code (>= 0x80 is a refusal)."""
         acks = self._acks
         return [acks.popleft() for _ in range(len(acks))]
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether `take_acks` would return any."""
+        return bool(self._acks)
 
     async def close(self, *, goodbye: bool, within: float = 1.0) -> None:
         """End the session; safe without `connect`, safe twice.
@@ -268,7 +275,8 @@ class Session:
     def acknowledged(self, mid: int, code: int) -> None:
         """PUBACK came."""
         self._acks.append((mid, code))
-        if not self._told:
+        # Looked at after the line above, as the pump looks at them the other way round.
+        if not self._told and not self.patient:
             self._told = True
             self._call_loop(self._news)
 

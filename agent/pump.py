@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("shopfloor.broker")
 
 TICK_S = 1.0
+ACK_LATER_S = 0.1
+"""Acknowledgements that nothing waits for may lie so long: then many cost one round, or none of their own."""
 _REFUSED = 0x80
 _TOO_LARGE = 0x95
 _REASONS = {
@@ -47,6 +49,8 @@ _REASONS = {
     _TOO_LARGE: "too-large",
     0x99: "payload-format-invalid",
 }
+_RINGS_EARLY_S = 0.001
+"""So much earlier than asked a loop may call."""
 _BURST_S = 0.05
 """A limited backlog goes out in bursts of so many seconds' worth, not message by message."""
 _FETCH_S = 2.0
@@ -130,8 +134,10 @@ class Pump:
         self._pause = 1.0
         self._heard_at = now
         self._newest_acked = now
+        # Before the outbox would write what is acknowledged already.
+        self._ack_later = min(ACK_LATER_S, outbox.commit_interval / 5)
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = now
+        self._timer_at = self._wanted_at = now
         self._told: set[tuple[str, int]] = set()
         # Backlog
         self._bucket = TokenBucket(replay_rate, now)
@@ -185,6 +191,7 @@ class Pump:
         """After `run`: publish a retained document and wait for its acknowledgement; True if it came in time."""
         answers: list[int] = []
         sent = False
+        self._session.patient = False
         deadline = time.monotonic() + seconds
         while not answers:
             now = time.monotonic()
@@ -419,8 +426,14 @@ class Pump:
     # When.
 
     def _set_timer(self, now: float) -> None:
-        """See to it that the next round begins in time; a timer that is set already and comes earlier stays."""
+        """See to it that the next round begins in time."""
+        was_patient = self._session.patient
+        self._session.patient = patient = self._may_wait(now)
         delay = TICK_S
+        if patient and self._sent:
+            delay = self._ack_later
+        elif was_patient and self._session.has_acks:  # came while nobody was told of them
+            delay = 0.0
         if len(self._sent) < self.window:
             if (wait := self._retained.wait_s(now)) is not None:
                 delay = min(delay, wait)
@@ -428,9 +441,32 @@ class Pump:
                 delay = min(delay, max(self._bucket.wait_s(), _BURST_S))
             if self._again:
                 delay = min(delay, max(0.0, self._resume_at - now))
+        self._wanted_at = wanted = now + delay
+        # A timer that comes earlier stays: to move it on when it rings costs less than to set it in every round.
+        if self._timer is None or wanted < self._timer_at:
+            self._start_timer(wanted)
+
+    def _may_wait(self, now: float) -> bool:
+        """Whether nothing is sent sooner for seeing an acknowledgement at once."""
+        return (
+            self._ack_later > 0
+            and self._careful == 0
+            and now >= self._resume_at
+            and self._backlog_sent == 0
+            and not self._backlog
+            and self._own <= 1
+            and len(self._sent) <= self.window // 4
+        )
+
+    def _start_timer(self, at: float) -> None:
         if self._timer is not None:
-            if now < self._timer_at <= now + delay:
-                return
             self._timer.cancel()
-        self._timer_at = now + delay
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if time.monotonic() < self._wanted_at - _RINGS_EARLY_S:
+            self._start_timer(self._wanted_at)
+        else:
+            self._wake.set()

@@ -81,6 +81,7 @@ class Outbox:
         run: 16 hex digits, random.
         state: ok, degraded (the store cannot be written: memory only), full (the oldest go to make room).
         reason, text: why it is degraded; empty otherwise.
+        commit_interval: as given.
         bytes_stored, cap: bytes that messages take on disk, and may take; as of the last transaction.
         previous: the run before, None if there was none or it is not known (yet).
     """
@@ -109,7 +110,7 @@ class Outbox:
         self.previous: Previous | None = None
         self._directory = directory
         self._heading = Heading(site, gateway, self.run)
-        self._interval = commit_interval
+        self.commit_interval = commit_interval
         self._max_payload = max_payload
         self._clock = clock
         self._wall = wall
@@ -135,7 +136,8 @@ class Outbox:
         self._opening: asyncio.Future[None] | None = None
         self._paging: asyncio.Future[None] | None = None
         self._epoch = 0
-        self._asleep_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._damaged_at = -retry_s
         self._retry_at = 0.0
         self._degraded_at = 0.0
@@ -176,18 +178,29 @@ class Outbox:
         while not self._closed:
             self._raise_bug()
             due = self._due()
-            delay = due - self._clock()
-            if delay <= 0:
+            if due <= self._clock():
                 await self.tick()
                 continue
             self._kick.clear()
-            self._asleep_until = due
-            try:
-                async with asyncio.timeout(delay):
-                    await self._kick.wait()
-            except TimeoutError:  # nothing but an event is awaited here
-                pass
-            self._asleep_until = 0.0
+            self._come_round(due)
+            await self._kick.wait()
+
+    def _come_round(self, at: float) -> None:
+        """Let `commit_loop` look at this time of `clock` at the latest, without waking it now."""
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        due = self._due()  # mostly later by now: what was appended has been acknowledged
+        if self._closed or due <= self._clock():
+            self._kick.set()
+        else:
+            self._come_round(due)
 
     async def tick(self) -> None:
         """Do once what is due now: what `commit_loop` does all the time."""
@@ -202,7 +215,7 @@ class Outbox:
                 return
         # While messages are being acknowledged, the youngest are left to it: most never need to be written.
         leave = self._lanes.session and self._lanes.head_bytes <= _EARLY_BYTES
-        await self._commit(now - self._interval / 4 if leave else now)
+        await self._commit(now - self.commit_interval / 4 if leave else now)
 
     async def commit_now(self) -> bool:
         """Commit all that was appended and delete all that is done with; whether nothing is left to commit."""
@@ -220,6 +233,8 @@ class Outbox:
         if self._closed:
             return
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._kick.set()
         self._news.set()
         if not self._worker.started:
@@ -270,14 +285,16 @@ class Outbox:
             max_payload=self._max_payload,
         )
         now = self._clock()
-        admit = self._interval > 0 or self.state == "degraded"
+        admit = self.commit_interval > 0 or self.state == "degraded"
         for body in bodies:
             message = Message(self.run, lanes.seq + 1, batch.device, batch.group, body, at=now)
             lanes.add(message, admit=admit)
         if admit:
             self._news.set()
-        if now + self._interval * _EAGER < self._asleep_until or lanes.head_bytes > _EARLY_BYTES:
+        if lanes.head_bytes > _EARLY_BYTES:
             self._kick.set()
+        else:
+            self._come_round(now + self.commit_interval * _EAGER)
         if self.state != "degraded" and (not admit or lanes.head_bytes > _EARLY_BYTES):
             await self._wait_for_commit(message)
         if lanes.head_bytes > HEAD_BYTES:
@@ -288,7 +305,7 @@ class Outbox:
         """Wait until a message is committed or memory is not crowded any more, at most a second."""
         deadline = time.monotonic() + _APPEND_WAIT_S
         lanes = self._lanes
-        while message.order in lanes.head and (self._interval == 0 or lanes.head_bytes > _EARLY_BYTES):
+        while message.order in lanes.head and (self.commit_interval == 0 or lanes.head_bytes > _EARLY_BYTES):
             left = deadline - time.monotonic()
             if left <= 0 or self._closed or self._bug is not None or self.state == "degraded":
                 return
@@ -412,7 +429,7 @@ class Outbox:
         due = self._committed_at + _SIGN_OF_LIFE_S
         if lanes.head:
             oldest = next(iter(lanes.head.values())).at
-            due = min(due, 0.0 if lanes.head_bytes > _EARLY_BYTES else oldest + self._interval * _EAGER)
+            due = min(due, 0.0 if lanes.head_bytes > _EARLY_BYTES else oldest + self.commit_interval * _EAGER)
         if lanes.gaps.changed:
             due = min(due, self._committed_at + _GAPS_AFTER_S)
         if lanes.deleting:

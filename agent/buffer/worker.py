@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 QUEUE_LENGTH = 16
 """More jobs than the outbox ever has under way."""
-_ROUND_S = 1.0
+_ROUND_S = 5.0
 
 
 class Outcome(Generic[T]):
@@ -114,5 +114,6 @@ class Worker:
                 continue
             if job is None:
                 return
+            self.alive_at = time.monotonic()
             job()
             del job  # what a job holds must not live until the next one comes

@@ -146,17 +146,14 @@ class ModbusCollector:
                 self._silence.goes_on(time.monotonic(), poll.silent_s, error)
 
     def _batch(self, group: str, plan: Plan) -> Batch:
-        names: list[str] = []
+        part = plan.part(group)
         values: list[Value] = []
         quality: dict[str, str] = {}
-        mine = [reading for reading in plan.readings if group in reading.decoders]
-        times = [reading.at for reading in mine if reading.data is not None] or [reading.at for reading in mine]
-        at = max(times, default=0.0) or time.monotonic()
+        times = [reading.at for reading in part.readings if reading.data is not None]
+        at = max(times or [reading.at for reading in part.readings], default=0.0) or time.monotonic()
         batch = Batch(self._config.name, group, at, {}, quality)
         allowed = max(AGE_S, AGE_SHARE * self._groups[group])
-        for reading in mine:
-            decoder = reading.decoders[group]
-            names.extend(decoder.names)
+        for reading, decoder in zip(part.readings, part.decoders, strict=True):
             if reading.data is None:
                 values.extend([None] * len(decoder.names))
                 quality.update(dict.fromkeys(decoder.names, reading.quality))
@@ -166,7 +163,7 @@ class ModbusCollector:
             quality.update(bad)
             if at - reading.at > allowed:
                 batch.age_ms.update(dict.fromkeys(decoder.names, round((at - reading.at) * 1000)))
-        batch.values = dict(zip(names, values, strict=True))
+        batch.values = dict(zip(part.names, values, strict=True))
         if missing := plan.missing.get(group):
             batch.values.update(dict.fromkeys(missing))
             quality.update(missing)

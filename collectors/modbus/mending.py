@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from collectors.api import group_name
 from collectors.modbus.config import ModbusConfig
+from collectors.modbus.decode import Decoder
 from collectors.modbus.healing import SILENT, Ask, Knowledge, Outcome, left_out
 from collectors.modbus.layout import blocks_of, limits_of, spans_of
 from collectors.modbus.plan import Block
@@ -30,6 +32,14 @@ PLANS_KEPT = 16
 _SILENCES = frozenset({"bad:timeout", "bad:not-connected"})
 
 
+class Part(NamedTuple):
+    """What of a plan is one group's: its requests, the decoder of each, and the tags in the order of their values."""
+
+    readings: Sequence[Reading]
+    decoders: Sequence[Decoder]
+    names: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one poll reads.
@@ -41,6 +51,17 @@ class Plan:
 
     readings: Sequence[Reading]
     missing: Mapping[str, Mapping[str, str]]
+    _parts: dict[str, Part] = field(default_factory=dict, init=False)
+
+    def part(self, group: str) -> Part:
+        """A group's part, put together once."""
+        found = self._parts.get(group)
+        if found is None:
+            readings = tuple(reading for reading in self.readings if group in reading.decoders)
+            decoders = tuple(reading.decoders[group] for reading in readings)
+            names = tuple(name for decoder in decoders for name in decoder.names)
+            found = self._parts[group] = Part(readings, decoders, names)
+        return found
 
 
 class Mender:
