@@ -27,8 +27,8 @@ from agent.aside import Aside, Died, Late, Stuck
 from agent.buffer.outbox import DataDirectoryInUse, Outbox
 from agent.buffer.room import default_max_size
 from agent.clock import Clock
-from agent.config import Loaded, fingerprint, load_lean
-from agent.config_model import AgentConfig
+from agent.config_apart import Loading, load_apart
+from agent.config_model import AgentConfig, Loaded
 from agent.control import SOCKET_NAME, ControlError, ControlServer
 from agent.fleet import Entry, Fleet
 from agent.intake import Intake
@@ -56,9 +56,13 @@ LOAD_S = 30.0
 LONGEST_PAUSE_S = 7 * 86_400.0
 
 
-def run_daemon(path: Path) -> int:
-    """Run until told to stop. Returns the exit code: 0 stopped, 1 failed, 2 bad configuration."""
-    loaded = load_lean(path)
+def run_daemon(path: Path, loading: Loading) -> int:
+    """Run until told to stop. Returns the exit code: 0 stopped, 1 failed, 2 bad configuration.
+
+    Args:
+        loading: of this file, begun before this module was imported.
+    """
+    loaded = loading.result()
     if loaded.config is None:
         for mistake in loaded.mistakes:
             sys.stderr.write(f"{mistake}\n")
@@ -96,9 +100,7 @@ async def _live(app: App) -> int:
 
 def entries(config: AgentConfig) -> list[Entry]:
     """The devices to run, as configured."""
-    return [
-        Entry(device, collector_type(device.type, config.plugins), fingerprint(device)) for device in config.devices
-    ]
+    return [Entry(device, collector_type(device.type, config.plugins), device.fingerprint) for device in config.devices]
 
 
 class App:
@@ -297,7 +299,7 @@ class App:
             self._reload.clear()
             self._notifier.reloading()
             try:
-                loaded = await self._loader.run(partial(load_lean, self._path), LOAD_S)
+                loaded = await self._loader.run(partial(load_apart, self._path), LOAD_S)
             except (Late, Stuck, Died) as error:
                 self._refuse(f"{self._path} could not be read ({type(error).__name__})", 1)
             else:
@@ -332,7 +334,7 @@ class App:
         self._retained.keep_only(self._retained_topics(new))
         for name in (*change.removed, *change.changed):
             self._overview.forget(name)
-        if fingerprint(old.mqtt) != fingerprint(new.mqtt):
+        if old.mqtt.fingerprint != new.mqtt.fingerprint:
             self._publisher.reconfigure(new.mqtt)
         self._upkeep.tell_status()
         log.info(

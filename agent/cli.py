@@ -134,6 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _run(config: Path) -> int:
+    gc.disable()  # what a start makes stays; `agent.upkeep` switches it on
+    from agent.config_apart import Loading
+
+    loading = Loading(config)  # while it is read, the rest is loaded
+    from agent.app import run_daemon
+
+    return run_daemon(config, loading)
+
+
 def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command
     match arguments.command:
         case "demo":
@@ -141,10 +151,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command
 
             return run_demo(arguments.seconds)
         case "run":
-            gc.disable()  # what a start makes stays; `agent.upkeep` switches it on
-            from agent.app import run_daemon
-
-            return run_daemon(arguments.config)
+            return _run(arguments.config)
         case "check":
             from agent.commission.check import check
 

@@ -8,12 +8,9 @@ import: pydantic, the `agent.config_*` modules, `agent.yaml_source`, `collectors
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import pickle
 import socket
 from collections.abc import Mapping as AbstractMapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,13 @@ from agent.config_checks import check_deadbands, check_mqtt, check_names, check_
 from agent.config_document import Document, Loc
 from agent.config_expand import Expander
 from agent.config_lines import Lines
-from agent.config_model import AgentConfig, MqttConfig, check_gateway
+from agent.config_model import AgentConfig, Loaded, MqttConfig, check_gateway
 from agent.config_reader import Reader, Shape, shapes_of
 from agent.config_wording import tell_errors
 from agent.mistakes import Mistake, did_you_mean, quote
 from agent.secret_files import FileUnusable, read_secret
 from agent.yaml_source import FileRefused, Mapping, Node, Scalar, Sequence, parse, read_text
-from collectors.fields import DeviceConfig, Section, check_name, parse_duration
-from collectors.line_config import OnLine
+from collectors.fields import DeviceConfig, check_name, parse_duration
 from collectors.registry import BUILT_IN, ENTRY_POINT_GROUP, UnknownType, collector_type, type_names
 
 CONFIG_FILE = Path("/etc/shopfloor-agent/agent.yaml")
@@ -45,25 +41,9 @@ __all__ = [
     "Loaded",
     "Mistake",
     "MqttConfig",
-    "fingerprint",
     "load",
     "read_secret",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What became of a file.
-
-    Attributes:
-        config: the configuration; None if there is any mistake.
-        mistakes: every mistake, in the order of the file.
-        digest: "sha256:..." of the file and of all files it names; None if the file could not be read.
-    """
-
-    config: AgentConfig | None
-    mistakes: list[Mistake] = field(default_factory=list)
-    digest: str | None = None
 
 
 def load(path: Path) -> Loaded:
@@ -86,29 +66,6 @@ def load(path: Path) -> Loaded:
         digest.update(f"\n{name} {content}".encode())
     mistakes = sorted({*mistakes, *document.mistakes})
     return Loaded(None if mistakes else config, mistakes, f"sha256:{digest.hexdigest()}")
-
-
-def load_lean(path: Path) -> Loaded:
-    """As `load`, for a process that goes on: keep nothing of what it took.
-
-    The tree of the file and what checking makes of it lie between the objects that stay, 10 MB with 10,000 tags that a
-    process never gives back. Packed, the result outlives their collection; it is unpacked into what became free.
-    """
-    packed = pickle.dumps(load(path), pickle.HIGHEST_PROTOCOL)
-    gc.collect()
-    loaded: Loaded = pickle.loads(packed)  # noqa: S301 - packed a line above
-    return loaded
-
-
-def fingerprint(section: Section) -> str:
-    """Return a text that is equal for two sections iff their settings, and the contents of the files they name, are.
-
-    The line that a device is on counts as its own setting. The contents are those of when the section was loaded.
-    """
-    settings = f"{type(section).__qualname__} {section.model_dump_json()}"
-    if isinstance(section, OnLine) and section.joined is not None:
-        settings += f" {section.joined_name} {section.joined.model_dump_json()}"
-    return hashlib.sha256(f"{settings} {sorted(section.file_digests.items())}".encode()).hexdigest()
 
 
 def _no_mapping(file: str, root: Node | None) -> Mistake:

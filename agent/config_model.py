@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
 from agent import topics
-from agent.mistakes import did_you_mean
+from agent.mistakes import Mistake, did_you_mean
 from agent.status import choose_data_dir
 from collectors.fields import (
     DeviceConfig,
@@ -296,3 +297,18 @@ class AgentConfig(Model):
     def where(self) -> str:
         """`site/gateway`, for people."""
         return f"{self.site}/{self.gateway}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a file.
+
+    Attributes:
+        config: the configuration; None if there is any mistake.
+        mistakes: every mistake, in the order of the file.
+        digest: "sha256:..." of the file and of all files it names; None if the file could not be read.
+    """
+
+    config: AgentConfig | None
+    mistakes: list[Mistake] = field(default_factory=list)
+    digest: str | None = None

@@ -133,11 +133,10 @@ class Pump:
         self._resume_at = now
         self._pause = 1.0
         self._heard_at = now
-        self._newest_acked = now
+        self._newest_acked = self._timer_at = self._wanted_at = now
         # Before the outbox would write what is acknowledged already.
         self._ack_later = min(ACK_LATER_S, outbox.commit_interval / 5)
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = self._wanted_at = now
         self._told: set[tuple[str, int]] = set()
         # Backlog
         self._bucket = TokenBucket(replay_rate, now)

@@ -5,16 +5,22 @@ Every model is frozen and refuses unknown keys. May import: pydantic, `collector
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import re
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import NO_RULES, TagRules
+
+T = TypeVar("T")
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 RESERVED_NAMES = frozenset({"agent", "status", "meta", "health"})
@@ -137,7 +143,8 @@ PublicFile = Annotated[str, Field(min_length=1), NamedFile(secret=False)]
 class Model(BaseModel):
     """What every section of the configuration is: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    # Built when the first is checked: the process that runs only takes over what another one has checked.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, defer_build=True)
 
     @classmethod
     def unsupported(cls) -> dict[str, str]:
@@ -153,11 +160,26 @@ class Section(Model):
     """A part of the configuration that is replaced as a whole on reload; equal only if the files it names are too."""
 
     _files: dict[str, str] = PrivateAttr(default_factory=dict)
+    _fingerprint: str = PrivateAttr("")
 
     @property
     def file_digests(self) -> dict[str, str]:
         """Digest by path of the files that the section names, as they were when it was loaded."""
         return self._files
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is equal for two sections iff their settings, and the contents of the files they name, are.
+
+        The contents are those of when the section was loaded. Made when it is first asked for.
+        """
+        if not self._fingerprint:
+            settings = f"{self._settings()} {sorted(self.file_digests.items())}"
+            self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
+        return self._fingerprint
+
+    def _settings(self) -> str:
+        return f"{type(self).__qualname__} {self.model_dump_json()}"
 
     def remember_files(self, digests: dict[str, str]) -> None:
         """Take note of the files' contents; called once, by the loader."""
@@ -251,6 +273,33 @@ class TagConfig(Model):
         return NO_RULES if found == NO_RULES else found  # one object for the many that have none
 
 
+class Packed(Sequence[T]):
+    """What is seldom asked for of a configuration, in a twentieth of the memory. To iterate is to unpack all."""
+
+    __slots__ = ("_bytes", "_count")
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._count = len(items)
+        self._bytes = zlib.compress(pickle.dumps(list(items), pickle.HIGHEST_PROTOCOL), 1)
+
+    def _unpacked(self) -> list[T]:
+        found: list[T] = pickle.loads(zlib.decompress(self._bytes))  # noqa: S301 - packed above
+        return found
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._unpacked())
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        return self._unpacked()[index]
+
+
 class DeviceConfig(Section):
     """Keys of a device that mean the same for every type. Subclasses add theirs and narrow `type` to a Literal."""
 
@@ -276,6 +325,12 @@ class DeviceConfig(Section):
     tags_file: Annotated[
         TagsFile | None, BeforeValidator(_file_and_sheet, json_schema_input_type=str | TagsFile | None)
     ] = Field(None, description="a tag list beside or instead of `tags`: `list.csv`, `list.xlsx#Sheet2`, {file: ...}")
+
+    def pack(self) -> None:
+        """Take less memory, for a process that goes on for years: called once, when all is checked.
+
+        A type of device that asks for its tags only when it plans what to read may replace them by `Packed`.
+        """
 
     @classmethod
     def unsupported(cls) -> dict[str, str]:

@@ -233,6 +233,11 @@ class OnLine(DeviceConfig):
         """The name of that line."""
         return self._joined[0] if self._joined is not None else None
 
+    def _settings(self) -> str:
+        """The line that a device is on counts as its own setting."""
+        line = f" {self.joined_name} {self.joined.model_dump_json()}" if self.joined is not None else ""
+        return super()._settings() + line
+
     @property
     def line_label(self) -> str | None:
         """The line's name, or the address of one without a name; None = this device shares nothing."""

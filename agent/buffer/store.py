@@ -68,8 +68,8 @@ class Store:
         self._run = run
         self._started_at = started_at
         self._max_size = max(max_size, room.SMALLEST)
-        self._max_payload = max_payload
-        self._page = room.PAGE
+        self._spare = min(10 * max_payload, self._max_size // 8)  # bytes of free pages that are kept in reserve
+        self._page = self._spare_pages = 0
         self._connection: sqlite3.Connection | None = None
         self._fd = -1
         self._condemned = False
@@ -146,9 +146,10 @@ class Store:
         for setting in ("synchronous=FULL", "secure_delete=OFF", "cell_size_check=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {setting}")
         self._page = int(self._pragma("page_size"))
+        self._spare_pages = self._spare // self._page + 4
         connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT // self._page}")
         if version == 0:
-            create(connection, self._spare_pages * self._page, lost or ())
+            create(connection, self._spare, lost or ())
         # After a failed sync the kernel may hold pages that the medium does not: write all of the log back, and begin
         # it anew, before anything is reported as kept on top of it.
         self._checkpoint("RESTART")
@@ -187,9 +188,8 @@ class Store:
         """
         rows = [(id_, device, group, zlib.compress(body, 1)) for id_, device, group, body in work.rows]
         need = sum(len(row[3]) + len(row[1]) + len(row[2]) + 24 for row in rows)
-        pages = (
-            0 if not rows else need * 9 // 8 // self._page + 3 + sum(1 for row in rows if len(row[3]) > self._page // 2)
-        )
+        alone = sum(1 for row in rows if len(row[3]) > self._page // 2)
+        pages = need * 9 // 8 // self._page + 3 + alone if rows else 0
         with self._failing_closes():
             while True:
                 try:
@@ -308,11 +308,6 @@ class Store:
                     dropped.append(id_)
         return dropped
 
-    @property
-    def _spare_pages(self) -> int:
-        """Free pages that are kept in reserve."""
-        return min(10 * self._max_payload, self._max_size // 8) // self._page + 4
-
     def _free_pages(self) -> int:
         limit = int(self._pragma("max_page_count"))
         return limit - int(self._pragma("page_count")) + int(self._pragma("freelist_count"))
@@ -325,7 +320,7 @@ class Store:
         """
         with self._failing_closes():
             taken = int(self._pragma("page_count")) - int(self._pragma("freelist_count"))
-            return taken * self._page, max(taken, self._cap_pages()) * self._page
+        return taken * self._page, max(taken, self._cap_pages()) * self._page
 
     def _cap_pages(self) -> int:
         """Pages that the database may have: the cap without what the other files take."""

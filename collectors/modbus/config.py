@@ -8,14 +8,15 @@ request. Every mistake is told with the place it was made at. May import: pydant
 from __future__ import annotations
 
 import re
+import sys
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from collectors.api import TagInfo, group_name
-from collectors.fields import Duration, Model
+from collectors.fields import Duration, Model, Packed
 from collectors.line_config import Endpoint, LineConfig, OnLine, parse_endpoint
 from collectors.modbus.brands import BRAND_NAMES, BRANDS, BrandName
 from collectors.modbus.datatypes import WIDE, WordOrder
@@ -111,6 +112,7 @@ class ModbusConfig(OnLine):
         " that reads the address anyway; else every hour, and when a request failed",
     )
     tags: list[ModbusTag] = Field(min_length=1)
+    _intervals: tuple[float, ...] = PrivateAttr(())
 
     @cached_property
     def settings(self) -> LineConfig:
@@ -194,15 +196,20 @@ class ModbusConfig(OnLine):
     def groups(self) -> dict[str, float]:
         """Group name -> interval in seconds, the shortest first."""
         found: dict[str, float] = {}
-        for interval in sorted({self.interval_of(tag) for tag in self.tags}):
+        for interval in self._intervals or sorted({self.interval_of(tag) for tag in self.tags}):
             found.setdefault(group_name(interval), interval)
         return found
+
+    def pack(self) -> None:
+        """See `DeviceConfig`."""
+        self._intervals = tuple(self.groups().values())
+        self.__dict__["tags"] = Packed(self.tags)
 
     def tag_infos(self) -> list[TagInfo]:
         """The tags for `meta` and the agent."""
         return [
             TagInfo(
-                name=tag.name,
+                name=sys.intern(tag.name),
                 group=group_name(self.interval_of(tag)),
                 source=tag.address,
                 type=tag.json_type,

@@ -5,17 +5,25 @@ Pure. May import: `collectors.api`, the pure modules of this package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from collectors.api import group_name
-from collectors.modbus.config import ModbusConfig
+from collectors.modbus.config import ModbusConfig, ModbusTag
 from collectors.modbus.plan import ANYTHING, Block, Limits, Rules, Span, plan
 from collectors.modbus.wire import ANSWER_S, TCP, Wire, serial_wire
 
 
-def spans_of(config: ModbusConfig, due: frozenset[str], region: int | None = None) -> list[Span]:
-    """What the tags of the due groups (and of one region) take, with their index in the configuration."""
+def spans_of(
+    config: ModbusConfig, due: frozenset[str], region: int | None = None, *, tags: Sequence[ModbusTag] | None = None
+) -> list[Span]:
+    """What the tags of the due groups (and of one region) take, with their index in the configuration.
+
+    Args:
+        tags: the configuration's, where they are at hand: to unpack them takes time.
+    """
     return [
         Span(tag.where.area, tag.where.offset, tag.registers, index)
-        for index, tag in enumerate(config.tags)
+        for index, tag in enumerate(config.tags if tags is None else tags)
         if group_name(config.interval_of(tag)) in due and (region is None or tag.place.region == region)
     ]
 
@@ -39,14 +47,17 @@ def answer_time(config: ModbusConfig) -> float:
     return config.answer_time if config.answer_time is not None else ANSWER_S[config.endpoint.kind]
 
 
-def blocks_of(config: ModbusConfig, due: frozenset[str], rules: Rules = ANYTHING) -> list[Block]:
+def blocks_of(
+    config: ModbusConfig, due: frozenset[str], rules: Rules = ANYTHING, *, tags: Sequence[ModbusTag] | None = None
+) -> list[Block]:
     """The requests that read the due groups together, as far as the device takes them.
 
     Regions are planned apart: between two stretches of a maker's map lies nothing that could be read along.
     """
     limits = limits_of(config)
+    tags = config.tags if tags is None else tags
     return [
         block
-        for region in sorted({tag.place.region for tag in config.tags})
-        for block in plan(spans_of(config, due, region), limits, rules)
+        for region in sorted({tag.place.region for tag in tags})
+        for block in plan(spans_of(config, due, region, tags=tags), limits, rules)
     ]

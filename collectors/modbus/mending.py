@@ -6,12 +6,12 @@ May import: the standard library, `collectors.api`, the other modules of this pa
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collectors.api import group_name
-from collectors.modbus.config import ModbusConfig
+from collectors.modbus.config import ModbusConfig, ModbusTag
 from collectors.modbus.decode import Decoder
 from collectors.modbus.healing import SILENT, Ask, Knowledge, Outcome, left_out
 from collectors.modbus.layout import blocks_of, limits_of, spans_of
@@ -73,10 +73,13 @@ class Mender:
         self._plans: dict[frozenset[str], Plan] = {}
         self._old: dict[frozenset[str], Plan] = {}
         self._version = known.version
-        known.fit(tuple((tag.where.area, tag.where.offset, tag.registers) for tag in config.tags))
+        self._fitted = False
 
     def plan(self, due: frozenset[str]) -> Plan:
         """The requests that read the due groups together; the same as long as nothing new is known."""
+        if not self._fitted:
+            self._fitted = True
+            self.known.fit(hash(tuple((tag.where, tag.registers) for tag in self._config.tags)))
         if self._version != self.known.version:
             self._version = self.known.version
             self._old, self._plans = self._plans, {}
@@ -86,10 +89,11 @@ class Mender:
                 self._plans.pop(next(iter(self._plans)))
             old = self._old.pop(due, None)
             kept = {reading.block: reading for reading in old.readings} if old is not None else {}
-            blocks = blocks_of(self._config, due, self.known.rules)
-            readings = [kept.get(block) or reading_of(self._config, block) for block in blocks]
-            out = left_out(self.known, spans_of(self._config, due))
-            found = self._plans[due] = Plan(readings, self._by_group(out))
+            tags = list(self._config.tags)
+            blocks = blocks_of(self._config, due, self.known.rules, tags=tags)
+            readings = [kept.get(block) or reading_of(self._config, block, tags) for block in blocks]
+            out = left_out(self.known, spans_of(self._config, due, tags=tags))
+            found = self._plans[due] = Plan(readings, self._by_group(out, tags))
         return found
 
     def probe(self, plan: Plan) -> Reading | None:
@@ -149,7 +153,8 @@ class Mender:
     ) -> list[Reading]:
         parts: list[Reading] = []
         every = frozenset(self._config.groups())
-        steps = self.known.heal(refused, limits_of(self._config), spans_of(self._config, every))
+        tags = list(self._config.tags)
+        steps = self.known.heal(refused, limits_of(self._config), spans_of(self._config, every, tags=tags))
         step = next(steps, None)
         for asked in range(MOST_ASKED):
             if step is None or (asked and not may_go_on()):
@@ -157,9 +162,11 @@ class Mender:
             block = step.block
             if step.kind == "retry":
                 here = (block.area, block.offset, block.end)
-                found = (one for one in spans_of(self._config, due) if (one.area, one.offset, one.end) == here)
+                found = (
+                    one for one in spans_of(self._config, due, tags=tags) if (one.area, one.offset, one.end) == here
+                )
                 block = Block(block.area, block.offset, block.count, tuple(found))
-            reading = reading_of(self._config, block)
+            reading = reading_of(self._config, block, tags)
             await ask(reading)
             if block.spans:
                 parts.append(reading)
@@ -185,14 +192,15 @@ class Mender:
             index: self.known.quality(span.area, (span.offset, span.end)) or reading.quality
             for index, (span, reading) in spans.items()
         }
-        for group, names in self._by_group(out).items():
+        for group, names in self._by_group(out, self._config.tags).items():
             missing.setdefault(group, {}).update(names)
         return Plan([*(one for one in plan.readings if one.block not in refused), *came], missing)
 
-    def _by_group(self, out: Mapping[int, str]) -> dict[str, dict[str, str]]:
+    def _by_group(self, out: Mapping[int, str], tags: Iterable[ModbusTag]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
+        tags = list(tags) if out else ()
         for index, quality in out.items():
-            tag = self._config.tags[index]
+            tag = tags[index]
             found.setdefault(group_name(self._config.interval_of(tag)), {})[tag.name] = quality
         return found
 

@@ -5,6 +5,7 @@ May import: the standard library, the other modules of this package but `collect
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from collectors.api import group_name
@@ -51,17 +52,21 @@ class Reading:
             self.failures = 0 if code else self.failures + 1  # an exception is an answer
 
 
-def reading_of(config: ModbusConfig, block: Block) -> Reading:
-    """The request that reads a block, and its tags, compiled."""
-    return Reading(block, read_request(block), _decoders(config, block) if block.spans else {})
+def reading_of(config: ModbusConfig, block: Block, tags: Sequence[ModbusTag] = ()) -> Reading:
+    """The request that reads a block, and its tags, compiled.
+
+    Args:
+        tags: the configuration's, to which the block's spans point.
+    """
+    return Reading(block, read_request(block), _decoders(config, block, tags) if block.spans else {})
 
 
-def _decoders(config: ModbusConfig, block: Block) -> dict[str, Decoder]:
+def _decoders(config: ModbusConfig, block: Block, tags: Sequence[ModbusTag]) -> dict[str, Decoder]:
     members: dict[str, list[tuple[ModbusTag, int]]] = {}
     for span in block.spans:
-        tag = config.tags[span.index]
+        tag = tags[span.index]
         members.setdefault(group_name(config.interval_of(tag)), []).append((tag, span.offset - block.offset))
-    return {group: decoder_of(config, block, tags) for group, tags in members.items()}
+    return {group: decoder_of(config, block, found) for group, found in members.items()}
 
 
 def decoder_of(config: ModbusConfig, block: Block, tags: Sequence[tuple[ModbusTag, int]]) -> Decoder:
@@ -74,7 +79,7 @@ def decoder_of(config: ModbusConfig, block: Block, tags: Sequence[tuple[ModbusTa
 def _field(config: ModbusConfig, tag: ModbusTag, at: int) -> Field:
     invalid = [parse_invalid(item) for item in tag.invalid or ()]
     return Field(
-        name=tag.name,
+        name=sys.intern(tag.name),  # the same object as in the list of tags
         at=at,
         type=None if tag.where.bit is not None else tag.type,
         order=config.order_of(tag),

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import config_hints, config_model, reference, secret_files, topics
-from agent.config import AgentConfig, FileUnusable, Loaded, fingerprint, load, load_lean, read_secret
+from agent.config import AgentConfig, FileUnusable, Loaded, load, read_secret
+from agent.config_apart import load_apart
 from agent.yaml_source import Mapping, Node, Scalar, Sequence, parse
 from collectors.fields import DeviceConfig
 from collectors.registry import BUILT_IN, collector_type
@@ -291,22 +292,22 @@ def test_a_replaced_secret_is_a_change_of_its_section_alone(tmp_path: Path, secr
     before, again = load(file), load(file)
     first, same = good(before), good(again)
     assert before.digest == again.digest
-    assert fingerprint(first.mqtt) == fingerprint(same.mqtt)
+    assert first.mqtt.fingerprint == same.mqtt.fingerprint
     assert first == same
     (secrets / "mqtt-password").write_text("new")
     after = load(file)
     changed = good(after)
     assert after.digest != before.digest
-    assert fingerprint(changed.mqtt) != fingerprint(first.mqtt)
-    assert fingerprint(first.mqtt) == fingerprint(same.mqtt)  # as it was when it was loaded
+    assert changed.mqtt.fingerprint != first.mqtt.fingerprint
+    assert first.mqtt.fingerprint == same.mqtt.fingerprint  # as it was when it was loaded
     assert changed.mqtt != first.mqtt
-    assert fingerprint(changed.devices[0]) == fingerprint(first.devices[0])
+    assert changed.devices[0].fingerprint == first.devices[0].fingerprint
     assert changed.devices == first.devices
 
 
 def test_fingerprint_sees_every_setting(tmp_path: Path) -> None:
     def of(text: str) -> str:
-        return fingerprint(good(load(written(tmp_path, text))).devices[0])
+        return good(load(written(tmp_path, text))).devices[0].fingerprint
 
     base = of(SMALL)
     assert of(SMALL + "# comment\nlabel: x\n") == base
@@ -334,6 +335,10 @@ def test_two_thousand_tags(tmp_path: Path) -> None:
     assert len(config.devices[0].tags) == 2000  # type: ignore[attr-defined] # of this type
 
 
+def tags_of(device: object) -> list[object]:
+    return list(getattr(device, "tags", ()))
+
+
 def test_what_stays_of_loading_is_what_was_loaded(tmp_path: Path) -> None:
     extra = """  - name: press
     type: modbus
@@ -346,13 +351,26 @@ def test_what_stays_of_loading_is_what_was_loaded(tmp_path: Path) -> None:
   - {name: cnc, type: opcua, url: 'opc.tcp://127.0.0.1', security: {policy: None}, tags: [{name: s, node: 'ns=2;s=S'}]}
 """
     file = written(tmp_path, SMALL + extra)
-    lean, loaded = load_lean(file), load(file)
-    assert good(lean) == good(loaded)
-    assert lean.digest == loaded.digest
-    assert list(map(fingerprint, good(lean).devices)) == list(map(fingerprint, good(loaded).devices))
+    apart, loaded = load_apart(file), load(file)
+    assert apart.digest == loaded.digest
+    assert good(apart).mqtt.fingerprint == good(loaded).mqtt.fingerprint
+    for packed, whole in zip(good(apart).devices, good(loaded).devices, strict=True):
+        assert packed.fingerprint == whole.fingerprint
+        assert dict(packed) | {"tags": tags_of(packed)} == dict(whole) | {"tags": tags_of(whole)}
+    assert good(apart).devices[1].groups() == good(loaded).devices[1].groups()  # type: ignore[attr-defined] # of this type
     file = written(tmp_path, SMALL + "nonsense: 1\n")
-    assert load_lean(file) == load(file)
-    assert load_lean(file).mistakes
+    assert load_apart(file) == load(file)
+    assert load_apart(file).mistakes
+
+
+def test_what_cannot_be_read_apart_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, SMALL)
+    monkeypatch.setattr("sys.executable", "/nowhere/python")  # as when no further process may be started
+    assert good(load_apart(file)) == good(load(file))
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert good(load_apart(file)) == good(load(file))
+    monkeypatch.setattr("sys.executable", "/bin/echo")  # ends well, and says what no agent of this version does
+    assert good(load_apart(file)) == good(load(file))
 
 
 def test_two_thousand_mistakes_are_all_told_in_time(tmp_path: Path) -> None:

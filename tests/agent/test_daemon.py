@@ -172,10 +172,10 @@ def test_reload_leaves_alone_what_did_not_change(tmp_path: Path, witness: Witnes
         for device in ("press", "saw", "oven"):
             witness.until(device)
         assert plc.seen().connections == 1
-        saw = len(witness.data("saw"))
         changed = modbus("oven", plc.url, 5, unit_id=2, interval="100 ms")
         daemon.reload(site(witness.broker.url, [kept, changed, HOST]))
         done = daemon.wait_for("config_reloaded")
+        saw = len(witness.data("saw"))
         assert (done["added"], done["removed"], done["changed"], done["kept"]) == (1, 1, 1, 1)
         witness.until("box")
         eventually(lambda: "t4" in witness.good("oven")[-1]["values"], "the changed device")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.cli import main
 from agent.commission import tags as tags_command
-from agent.config import AgentConfig, Loaded, fingerprint, load
+from agent.config import AgentConfig, Loaded, load
 from agent.grid import Cell, fold, letters
 from agent.tag_cells import CellError, format_map, order_name, parse_list, parse_map, type_name
 from collectors.modbus.config import ModbusConfig
@@ -228,7 +228,7 @@ def test_tags_beside_the_list_and_its_content_count(tmp_path: Path) -> None:
     first = device(load_list(tmp_path, "name,address\na,coil:0\n", config=both))
     assert [tag.name for tag in first.tags] == ["x", "a"]
     second = load_list(tmp_path, "name,address\na,coil:2\n", config=both)
-    assert fingerprint(first) != fingerprint(device(second))
+    assert first.fingerprint != device(second).fingerprint
     assert second.digest != load_list(tmp_path, "name,address\na,coil:3\n", config=both).digest
     (mistake,) = load_list(tmp_path, "name,address\nx,coil:0\n", config=both).mistakes
     assert str(mistake).endswith(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent import templates
-from agent.config import Loaded, fingerprint, load
+from agent.config import Loaded, load
 from agent.yaml_source import Mapping, Scalar, parse
 from collectors.modbus import TYPE
 from collectors.modbus.config import ModbusConfig
@@ -96,7 +96,7 @@ def test_own_templates_come_before_shipped_ones(tmp_path: Path) -> None:
 def test_contents_of_the_template_count(tmp_path: Path) -> None:
     first = load_with(tmp_path, line())
     second = load_with(tmp_path, line(), METER + "# more\n")
-    assert fingerprint(devices(first)[0]) != fingerprint(devices(second)[0])
+    assert devices(first)[0].fingerprint != devices(second)[0].fingerprint
     assert first.digest != second.digest
 
 
