@@ -67,8 +67,10 @@ def main(name: str, seconds: str, seed: str, directory: str) -> None:
     atheris = importlib.import_module("atheris")  # only here; the tests do without it
 
     with atheris.instrument_imports(include=INSTRUMENTED):
-        # Nothing of these packages may be imported before: it would not be instrumented.
+        # Nothing of these packages may be imported before or after: the fuzzer would be blind to it.
         seeds, target = importlib.import_module(f"tests.soak.{TARGETS[name]}").TARGETS[name]()
+        for one in seeds:
+            target(one)
     corpus = Path(directory)
     corpus.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(seeds):
