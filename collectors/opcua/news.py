@@ -24,6 +24,7 @@ from collectors.opcua.values import (
     BAD_ELEMENT,
     BAD_RANGE,
     NO_TICKS,
+    SCALARS,
     TICKS_1970,
     decode,
     element_of,
@@ -117,7 +118,13 @@ class News:
             if not every and lead.repeats(sample):
                 continue
             name, raw, ticks = lead.info.name, sample[2], sample[time]
-            if sample[1] in lead.direct and not sample[3] and name not in values and isfinite(raw):
+            if (
+                sample[1] in lead.direct
+                and not sample[3]
+                and name not in values
+                and raw.__class__ in SCALARS
+                and isfinite(raw)
+            ):
                 # As nearly all values are: what is done to the others would change nothing.
                 values[name] = raw
                 lead.quality = None

@@ -93,6 +93,17 @@ def test_elements_of_one_array_are_tags_of_their_own() -> None:
     assert batch.quality == dict.fromkeys("ab", "bad:status-0x80370000")
 
 
+def test_a_number_that_becomes_an_array_is_told_and_comes_back() -> None:
+    some = news(["a"])
+    added(some, item(1, 1.0, NOW))
+    for ms, odd in enumerate(([1.0, 2.0], [], None), 1):
+        (batch,) = added(some, item(1, odd, NOW + ms))
+        assert batch.values == {"a": None}
+        assert batch.quality["a"].startswith("bad:")
+    assert [batch.values for batch in added(some, item(1, 2.0, NOW + 9))] == [{"a": 2.0}]
+    assert some.undecodable == [("a", "an array: name the element with index")]
+
+
 def test_a_number_of_an_enumeration_becomes_its_text() -> None:
     some = news(["a", "b"])
     some.tags[1].enum_text = some.tags[2].enum_text = True
