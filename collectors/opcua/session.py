@@ -5,7 +5,7 @@ Promises: `connect` is one attempt; every request has a deadline; whatever goes 
 library's own watchdogs, reconnection and publish loop are not used: they retry unseen, log each failure and hide a
 subscription that is dead (facts of asyncua 2.1). There is no code path that writes to a server.
 
-May import: `collectors.api`, `collectors.opcua.{reach,values}`, asyncua (in `connect`, in a thread: 1 s, 70 MB).
+May import: `collectors.api`, `collectors.opcua.{bounds,reach,values}`, asyncua (in `connect`, in a thread: 1 s, 70 MB).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from collectors.api import Misconfigured, Unavailable
+from collectors.opcua import bounds
 from collectors.opcua.reach import turn_at, unreachable
 from collectors.opcua.values import to_ms
 
@@ -55,7 +56,7 @@ _ENDS = frozenset(
     }
 )
 """Faults that say: what you refer to is gone. Any other one is a refusal."""
-_GARBLED = (struct.error, ValueError, LookupError, TypeError, OverflowError, RecursionError)
+GARBLED = (struct.error, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 """What the library's decoder raises on bytes that are no answer."""
 
 
@@ -83,7 +84,7 @@ def load() -> Library:
     try:
         import asyncua
         from asyncua.crypto import security_policies, uacrypto
-        from asyncua.ua.ua_binary import struct_from_binary
+        from asyncua.ua import ua_binary
         from cryptography.exceptions import InvalidSignature
     except ImportError as error:
         raise Misconfigured(
@@ -94,7 +95,8 @@ def load() -> Library:
         # It logs each failure of each attempt; the runner tells changes of state instead.
         logger.setLevel(QUIET)
     forged = (InvalidSignature, uacrypto.InvalidSignature)
-    return Library(asyncua.ua, asyncua.Client, struct_from_binary, security_policies, forged)
+    bounds.bind(ua_binary)
+    return Library(asyncua.ua, asyncua.Client, ua_binary.struct_from_binary, security_policies, forged)
 
 
 class Session:
@@ -369,7 +371,7 @@ class Session:
             ) from error
         except OSError as error:
             raise self._closed(error) from error
-        except _GARBLED as error:
+        except GARBLED as error:
             raise self.bad_reply(f"{type(error).__name__}: {error}") from error
         except forged as error:
             raise self.bad_reply("a signature that is not the server's") from error

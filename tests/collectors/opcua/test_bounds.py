@@ -1,0 +1,59 @@
+"""A message costs what its length allows, whatever it says of itself."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.opcua.session import GARBLED, load
+
+HUGE = struct.pack("<i", 0x7FFF_FFFF)
+
+
+@pytest.fixture(scope="module")
+def library() -> Any:
+    return load()
+
+
+def decoded(library: Any, data: bytes) -> Any:
+    from asyncua.common.utils import Buffer
+
+    return library.decode(library.ua.DataValue, Buffer(b"\x01" + data)).Value
+
+
+def test_an_array_of_billions_of_nulls_is_refused_at_once(library: Any) -> None:
+    with pytest.raises(GARBLED, match="an array of 2147483647 nulls"):
+        decoded(library, b"\x80" + HUGE)
+
+
+@pytest.mark.parametrize("length", [-1, 0])
+def test_an_array_of_no_nulls_is_none(library: Any, length: int) -> None:
+    assert not decoded(library, b"\x80" + struct.pack("<i", length)).Value
+
+
+def test_dimensions_beyond_the_elements_are_refused(library: Any) -> None:
+    elements, dimensions = struct.pack("<ib", 1, 7), struct.pack("<iii", 2, 1000, 1000)
+    with pytest.raises(GARBLED, match="1 elements, and dimensions for 1000000"):
+        decoded(library, b"\xc2" + elements + dimensions)
+
+
+def test_dimensions_that_fit_are_kept(library: Any) -> None:
+    data = b"\xc2" + struct.pack("<i6b", 6, *range(6)) + struct.pack("<iii", 2, 2, 3)
+    assert decoded(library, data).Value == [[0, 1, 2], [3, 4, 5]]
+    assert decoded(library, b"\xc2" + struct.pack("<iii", 0, 1, 0)).Value == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 63), st.sampled_from([0, 0x40, 0x80, 0xC0]), st.binary(max_size=24), st.booleans())
+def test_no_variant_costs_more_than_its_length(library: Any, kind: int, form: int, rest: bytes, huge: bool) -> None:
+    began = time.process_time()
+    try:
+        decoded(library, bytes([kind | form]) + HUGE * huge + rest)
+    except (library.ua.UaError, *GARBLED):
+        pass
+    assert time.process_time() - began < 0.5
