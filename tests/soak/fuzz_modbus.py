@@ -139,7 +139,8 @@ class _Wire:
         self.script = data[1:]
         self.sent = b""
         """All that the device has sent."""
-        self.sent_at = float("-inf")
+        self.parts: list[tuple[float, int]] = []
+        """When it came, and how much it was then."""
         self.asked: list[_Asked] = []
         self.waiting: list[_Asked] = []
         self.answers = 0
@@ -246,7 +247,7 @@ class _Wire:
         """The device has sent this."""
         if data and self.link.alive:
             self.sent += data
-            self.sent_at = self.loop.time()
+            self.parts.append((self.loop.time(), len(self.sent)))
             self.link.data_received(data)
 
     def _written(self, data: bytes) -> None:
@@ -294,7 +295,7 @@ class _RtuWire(_Wire):
 
     def parsed(self, data: bytes) -> _Asked:
         assert _crc(data[:-2]) == data[-2:], data.hex(" ")
-        assert self.loop.time() - self.sent_at > GAP - 1e-6, "a request began before silence had ended a frame"
+        assert not self.parts or self.loop.time() - self.parts[-1][0] > GAP - 1e-6, "a request began before silence had ended a frame"
         return _Asked(data[0], data[1:-2], 0, len(self.sent), self.loop.time())
 
     def frame(self, asked: _Asked, pdu: bytes) -> bytes:
@@ -303,8 +304,11 @@ class _RtuWire(_Wire):
 
     def check(self, asked: _Asked, answer: bytes | DeviceException) -> None:
         frame = self.frame(asked, _pdu(asked, answer))
-        heard = self.sent[asked.position :]
-        assert self.loop.time() - self.sent_at > GAP - 1e-6, "taken before silence had ended the frame"
+        # What came in this very moment came when it had been taken already.
+        now = self.loop.time()
+        came = [(at, end) for at, end in self.parts if at < now]
+        heard = self.sent[asked.position : came[-1][1]]
+        assert now - came[-1][0] > GAP - 1e-6, "taken before silence had ended the frame"
         while heard.endswith(JUNK):
             heard = heard[: -len(JUNK)]
         at = {heard.rfind(JUNK, 0, end) for end in range(len(heard) - len(frame), len(heard) + 1)} - {-1}
