@@ -334,6 +334,7 @@ class _SocketErrors(logging.Logger):
 def _make_client(session: Session) -> Client:
     from paho.mqtt.client import MQTT_LOG_ERR, Client, MQTTv5, MQTTv311
     from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+    from paho.mqtt.packettypes import PacketTypes
 
     class Watched(Client):
         """Tells when the network thread ends, and what of a broken packet paho does not catch."""
@@ -367,6 +368,8 @@ def _make_client(session: Session) -> Client:
         session.connect_answered(reason.value, reason.getName(), properties)  # type: ignore[arg-type]
 
     def on_publish(_c: Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties) -> None:
+        if reason.packetType != PacketTypes.PUBACK:
+            raise ValueError(f"no PUBACK for message {mid}, but what ends another quality of service")
         session.acknowledged(mid, reason.value)
 
     def on_disconnect(_c: Client, _u: Any, flags: DisconnectFlags, reason: ReasonCode, _p: Properties | None) -> None:

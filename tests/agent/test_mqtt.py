@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent import mqtt_errors
 from agent.aside import Aside, Died, Late, Stuck
@@ -248,6 +250,47 @@ class TestTls:
         with Mosquitto(tmp_path) as broker:
             error = await failure(endpoint(broker.port, tls=True, ca_file=authority.ca_file))
         assert error.cause in ("tls", "closed_by_peer", "connect_timeout")
+
+
+PUBACK, PUBREC, PUBCOMP = 4, 5, 7
+ANSWERS = st.tuples(
+    st.sampled_from([PUBACK, PUBACK, PUBREC, PUBCOMP, 9, 11, 13]), st.integers(1, 6), st.sampled_from([0, 0x10, 0x87])
+)
+
+
+class TestAcknowledgements:
+    async def answered(self, protocol: Protocol, said: bytes) -> tuple[list[tuple[int, int]], SessionError]:
+        """What a session that has published four messages takes for acknowledgements, and why it ended."""
+        async with FaultyBroker() as broker:
+            broker.puback = lambda _: None
+            async with connected(endpoint(broker.port), protocol) as client:
+                assert [client.session.publish("a", b"x") for _ in range(4)] == [1, 2, 3, 4]
+                await broker.until(lambda: len(broker.publishes) == 4)
+                broker.connections[0].writer.write(said)
+                broker.connections[0].writer.close()
+                error = await client.lost()
+                return client.session.take_acks(), error
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.sampled_from(["5", "3.1.1"]), st.lists(ANSWERS, max_size=8))
+    def test_only_what_the_broker_acknowledged_and_all_of_it(
+        self, protocol: Protocol, packets: list[tuple[int, int, int]]
+    ) -> None:
+        tail = protocol == "5"
+        said = b"".join(bytes([kind << 4, 2 + tail, 0, mid, code][: 4 + tail]) for kind, mid, code in packets)
+        acks, _ = asyncio.run(self.answered(protocol, said))
+        told: dict[int, int] = {}
+        for kind, mid, code in packets:
+            if kind == PUBACK and mid <= 4:
+                told.setdefault(mid, code if tail else 0)
+        assert acks == list(told.items())[: len(acks)]
+        if all(kind == PUBACK for kind, _, _ in packets):
+            assert len(acks) == len(told)
+
+    @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+    async def test_the_last_step_of_another_quality_of_service_acknowledges_nothing(self, protocol: Protocol) -> None:
+        acks, error = await self.answered(protocol, b"\x40\x02\x00\x01\x50\x02\x00\x02\x70\x02\x00\x02")
+        assert (acks, error.cause) == ([(1, 0)], "not_mqtt")
 
 
 class TestTroubleWithConnecting:
