@@ -12,10 +12,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
+from xml.sax.saxutils import escape
 
 import openpyxl
 
 from agent.config import load
+from agent.grid import letters
 
 Target: TypeAlias = Callable[[bytes], None]
 
@@ -32,6 +34,10 @@ USER = "  - {name: g, template: ./meter.yaml, url: 'tcp://10.0.0.4', unit_id: 7,
 LIST = "name,address,type,map\nt,holding:0,uint16,0=off 1=on\n"
 CHINESE_LIST = "名称;地址;类型;倍率;采集周期(ms);读写;状态说明\n温度;40001;REAL;0.1;500;R;0=停止\n故障;40010.10;BOOL;;;;\n"
 NODE_LIST = "名称\t节点\t单位\n转速\tns=2;s=a\tr/min\n"
+CELLS = 3
+KINDS = {"#": ("n", "v"), "?": ("b", "v"), "!": ("e", "v"), "=": ("str", "f"), "@": ("d", "v")}
+"""First letter of a cell -> its type in the file, and the element that holds it."""
+CELL_LIST = "名称\t地址\t类型\t倍率\t下限\n油温\t#040001\tint16\t#00.1\t?01\nb\t#140010.1\tBOOL\t=01+1\t!0#N/A\nc\t@02026-01-02\n合并"
 
 
 def configuration() -> tuple[list[bytes], Target]:
@@ -82,7 +88,7 @@ def tag_list() -> tuple[list[bytes], Target]:
 
 
 def workbook() -> tuple[list[bytes], Target]:
-    """The input's first byte says what follows: a file, or the XML of one part of a workbook that is whole."""
+    """The input's first byte says what follows: a file, the XML of one part of a workbook, or a sheet's cells."""
     directory = _directory()
     (directory / "agent.yaml").write_text(HEAD + TOLD % "list.xlsx")
     whole = _workbook()
@@ -92,6 +98,8 @@ def workbook() -> tuple[list[bytes], Target]:
 
     def one(data: bytes) -> None:
         which, content = data[0] if data else 0, data[1:]
+        if which == CELLS:
+            which, content = 0, _sheet(content.decode(errors="replace"))
         if which < len(inside):
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as archive:
@@ -101,7 +109,8 @@ def workbook() -> tuple[list[bytes], Target]:
         (directory / "list.xlsx").write_bytes(content)
         _load(directory)
 
-    return [bytes([at]) + parts[name] for at, name in enumerate(inside)] + [b"\xff" + whole], one
+    cells = bytes([CELLS]) + CELL_LIST.encode()
+    return [cells, b"\xff" + whole, *(bytes([at]) + parts[name] for at, name in enumerate(inside))], one
 
 
 def _directory() -> Path:
@@ -115,6 +124,23 @@ def _load(directory: Path) -> None:
         assert mistake.message, mistake
         assert mistake.line > 0, mistake
         assert mistake.column > 0, mistake
+
+
+def _sheet(text: str) -> bytes:
+    """Rows are lines, cells end at tabs and begin with their kind (see `KINDS`) and style, if they are no texts."""
+    rows = []
+    for row, line in enumerate(text.split("\n")[:60], 1):
+        cells = []
+        for column, cell in enumerate(line.split("\t")[:12], 1):
+            kind = KINDS.get(cell[:1])
+            value = escape("".join(letter for letter in (cell if kind is None else cell[2:]) if letter.isprintable()))
+            inner = f"<is><t>{value}</t></is>" if kind is None else f"<{kind[1]}>{value}</{kind[1]}>"
+            style = 1 if kind is not None and cell[1:2] == "1" else 0
+            cells.append(f'<c r="{letters(column)}{row}" s="{style}" t="{kind[0] if kind else "inlineStr"}">{inner}</c>')
+        rows.append(f'<row r="{row}">{"".join(cells)}</row>')
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    merged = '<mergeCells count="1"><mergeCell ref="A5:E5"/></mergeCells>'
+    return f'<worksheet xmlns="{space}"><sheetData>{"".join(rows)}</sheetData>{merged}</worksheet>'.encode()
 
 
 def _workbook() -> bytes:

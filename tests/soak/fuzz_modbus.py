@@ -348,29 +348,25 @@ RAW_RTU = b"\x01\x00\x00\x1f\x09" + b"\x01\x03\x04\x00\x01\x00\x02" + _crc(b"\x0
 SEEDS = [*SCRIPTS, *(b"\x01" + script[1:] + bytes([0, 0, 29, 40, 24, 0, 30, 0, 8, 0, 24, 0]) for script in SCRIPTS)]
 
 
-def tcp() -> tuple[list[bytes], Target]:
+async def over_tcp(script: bytes) -> None:
     """Replies over Modbus TCP, split anywhere."""
-
-    async def script(data: bytes) -> None:
-        link = Link("d")
-        link._transaction = 0  # else the same input would be another one
-        await _TcpWire(link, data).run()
-
-    return [*SEEDS, RAW], _in_virtual_time(script)
+    link = Link("d")
+    link._transaction = 0  # else the same input would be another one
+    await _TcpWire(link, script).run()
 
 
-def rtu() -> tuple[list[bytes], Target]:
+async def over_rtu(script: bytes) -> None:
     """Replies of a serial line, split anywhere, with silences."""
-
-    async def script(data: bytes) -> None:
-        await _RtuWire(RtuLink("d", GAP, junk=[JUNK], wary=True), data).run()
-
-    return [*SEEDS, RAW_RTU], _in_virtual_time(script)
+    await _RtuWire(RtuLink("d", GAP, junk=[JUNK], wary=True), script).run()
 
 
-def _in_virtual_time(script: Callable[[bytes], Coroutine[Any, Any, None]]) -> Target:
+def _links(over: Callable[[bytes], Coroutine[Any, Any, None]], *raw: bytes) -> tuple[list[bytes], Target]:
     loop = VirtualTimeLoop()
-    return lambda data: loop.run_until_complete(script(data))
+    return [*SEEDS, *raw], lambda data: loop.run_until_complete(over(data))
 
 
-TARGETS = {"Modbus registers": registers, "Modbus TCP": tcp, "Modbus RTU": rtu}
+TARGETS: dict[str, Callable[[], tuple[list[bytes], Target]]] = {
+    "Modbus registers": registers,
+    "Modbus TCP": lambda: _links(over_tcp, RAW),
+    "Modbus RTU": lambda: _links(over_rtu, RAW_RTU),
+}
