@@ -17,7 +17,7 @@ from typing import Any
 @cache
 def bind(binary: Any) -> None:
     """Put the bounds into `asyncua.ua.ua_binary`, whose functions find each other by name. Once is enough."""
-    unpack, reshape = binary.unpack_uatype_array, binary._reshape
+    unpack, reshape = binary.unpack_uatype_array, binary._reshape  # noqa: SLF001  # it has no public bound
     null = binary.ua.VariantType.Null
 
     def bounded_unpack(kind: Any, data: Any) -> Any:
@@ -34,4 +34,4 @@ def bind(binary: Any) -> None:
             raise ValueError(f"{len(flat)} elements, and dimensions for {declared}")
         return reshape(flat, dimensions)
 
-    binary.unpack_uatype_array, binary._reshape = bounded_unpack, bounded_reshape
+    binary.unpack_uatype_array, binary._reshape = bounded_unpack, bounded_reshape  # noqa: SLF001  # as above

@@ -47,7 +47,7 @@ DIRECT: Final[Mapping[JsonType, frozenset[int]]] = {
 """Built-in types whose finite values `decode` gives back as they are, by the JSON type they have."""
 FLOATS: Final = DIRECT["number"] | {_FLOAT}
 """The same for numbers that are not wanted in their shortest form."""
-SCALARS: Final = frozenset({int, float, bool})
+SCALARS: Final[frozenset[Any]] = frozenset({int, float, bool})
 """Classes of such values; a node that sent numbers may send an array of them, or none, of the same type."""
 _TEXTS = frozenset({12, 14, 16, 17, 18, 20, 21})
 _TYPE_NAMES = {

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
-import openpyxl
-
 from agent.config import load
 from agent.grid import letters
 
@@ -32,12 +30,17 @@ TEMPLATE = "type: modbus\nvars: {ct: 1, at}\nword_order: CDAB\ntags_file: list.c
 )
 USER = "  - {name: g, template: ./meter.yaml, url: 'tcp://10.0.0.4', unit_id: 7, vars: {ct: 40, at: 20}}\n"
 LIST = "name,address,type,map\nt,holding:0,uint16,0=off 1=on\n"
-CHINESE_LIST = "名称;地址;类型;倍率;采集周期(ms);读写;状态说明\n温度;40001;REAL;0.1;500;R;0=停止\n故障;40010.10;BOOL;;;;\n"
+CHINESE_LIST = (
+    "名称;地址;类型;倍率;采集周期(ms);读写;状态说明\n温度;40001;REAL;0.1;500;R;0=停止\n故障;40010.10;BOOL;;;;\n"
+)
 NODE_LIST = "名称\t节点\t单位\n转速\tns=2;s=a\tr/min\n"
 CELLS = 3
 KINDS = {"#": ("n", "v"), "?": ("b", "v"), "!": ("e", "v"), "=": ("str", "f"), "@": ("d", "v")}
 """First letter of a cell -> its type in the file, and the element that holds it."""
-CELL_LIST = "名称\t地址\t类型\t倍率\t下限\n油温\t#040001\tint16\t#00.1\t?01\nb\t#140010.1\tBOOL\t=01+1\t!0#N/A\nc\t@02026-01-02\n合并"
+CELL_LIST = (
+    "名称\t地址\t类型\t倍率\t下限\n油温\t#040001\tint16\t#00.1\t?01\n"
+    "b\t#140010.1\tBOOL\t=01+1\t!0#N/A\nc\t@02026-01-02\n合并"
+)
 
 
 def configuration() -> tuple[list[bytes], Target]:
@@ -136,7 +139,9 @@ def _sheet(text: str) -> bytes:
             value = escape("".join(letter for letter in (cell if kind is None else cell[2:]) if letter.isprintable()))
             inner = f"<is><t>{value}</t></is>" if kind is None else f"<{kind[1]}>{value}</{kind[1]}>"
             style = 1 if kind is not None and cell[1:2] == "1" else 0
-            cells.append(f'<c r="{letters(column)}{row}" s="{style}" t="{kind[0] if kind else "inlineStr"}">{inner}</c>')
+            cells.append(
+                f'<c r="{letters(column)}{row}" s="{style}" t="{kind[0] if kind else "inlineStr"}">{inner}</c>'
+            )
         rows.append(f'<row r="{row}">{"".join(cells)}</row>')
     space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     merged = '<mergeCells count="1"><mergeCell ref="A5:E5"/></mergeCells>'
@@ -144,6 +149,8 @@ def _sheet(text: str) -> bytes:
 
 
 def _workbook() -> bytes:
+    import openpyxl
+
     book = openpyxl.Workbook()
     sheet = book.active
     assert sheet is not None

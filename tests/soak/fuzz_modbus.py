@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from math import isfinite
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -72,12 +72,12 @@ UNITS = (1, 2)
 class _Link(Protocol):
     """What `Link` and `RtuLink` have in common here."""
 
-    alive: bool
-
+    @property
+    def alive(self) -> bool: ...
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def data_received(self, data: bytes) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
-    async def read(self, unit: int, requests: list[Request], timeout: float, took: Took) -> None: ...
+    async def read(self, unit: int, requests: Sequence[Request], timeout: float, took: Took) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -110,9 +110,10 @@ class _Asked:
 
     def __init__(self, unit: int, pdu: bytes, transaction: int, position: int, at: float) -> None:
         self.unit, self.transaction, self.position, self.at = unit, transaction, position, at
+        self.function: int
+        self.offset: int
         self.function, self.offset, count = struct.unpack(">BHH", pdu)
-        self.size = (count + 7) // 8 if self.function <= 2 else 2 * count
-        self.shape = (unit, self.function, self.size)
+        self.size: int = (count + 7) // 8 if self.function <= 2 else 2 * count
 
     @property
     def data(self) -> bytes:
@@ -295,7 +296,9 @@ class _RtuWire(_Wire):
 
     def parsed(self, data: bytes) -> _Asked:
         assert _crc(data[:-2]) == data[-2:], data.hex(" ")
-        assert not self.parts or self.loop.time() - self.parts[-1][0] > GAP - 1e-6, "a request began before silence had ended a frame"
+        assert not self.parts or self.loop.time() - self.parts[-1][0] > GAP - 1e-6, (
+            "a request began before silence had ended a frame"
+        )
         return _Asked(data[0], data[1:-2], 0, len(self.sent), self.loop.time())
 
     def frame(self, asked: _Asked, pdu: bytes) -> bytes:
@@ -344,7 +347,9 @@ SCRIPTS = [
     )
 ]
 RAW = b"\x01\x00\x00\x1f\x0d\x00\x01\x00\x00\x00\x07\x01\x03\x04\x00\x01\x00\x02\x18\x00"
-RAW_RTU = b"\x01\x00\x00\x1f\x09" + b"\x01\x03\x04\x00\x01\x00\x02" + _crc(b"\x01\x03\x04\x00\x01\x00\x02") + b"\x18\x00"
+RAW_RTU = (
+    b"\x01\x00\x00\x1f\x09" + b"\x01\x03\x04\x00\x01\x00\x02" + _crc(b"\x01\x03\x04\x00\x01\x00\x02") + b"\x18\x00"
+)
 SEEDS = [*SCRIPTS, *(b"\x01" + script[1:] + bytes([0, 0, 29, 40, 24, 0, 30, 0, 8, 0, 24, 0]) for script in SCRIPTS)]
 
 

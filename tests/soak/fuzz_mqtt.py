@@ -12,15 +12,16 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import TypeAlias, TypeVar
-
-from paho.mqtt.client import Client
-from paho.mqtt.enums import MQTTErrorCode
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.aside import Aside
 from agent.mqtt import Limits, Protocol, Session, Will
 from agent.mqtt_endpoint import Endpoint
 from agent.mqtt_errors import SessionError
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import MQTTErrorCode
 
 Target: TypeAlias = Callable[[bytes], None]
 T = TypeVar("T")
@@ -43,10 +44,12 @@ class _Broker:
     """Listens for one session after the other."""
 
     def __init__(self) -> None:
+        from paho.mqtt.client import Client
+
+        Client.loop_start = Client.loop_misc  # type: ignore[method-assign]  # no thread, see above
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.loop = asyncio.new_event_loop()
-        Client.loop_start = lambda _: MQTTErrorCode.MQTT_ERR_SUCCESS  # type: ignore[method-assign]  # see above
 
     async def meet(self, data: bytes) -> None:
         """Let a session connect, and say this to it: bit 1 of the first byte chooses the protocol, bit 2 who answers

@@ -12,10 +12,6 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any, TypeAlias
 
-from asyncua import ua
-from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import struct_to_binary
-
 from collectors.api import Batch, TagInfo, Value
 from collectors.opcua import fast
 from collectors.opcua.news import News
@@ -26,7 +22,8 @@ from collectors.opcua.state import Kept, Tag
 
 Target: TypeAlias = Callable[[bytes], None]
 
-decode = load().decode
+LIBRARY = load()
+ua = LIBRARY.ua
 NOW_MS = 1_800_000_000_000
 MAX_SKEW_S = 60.0
 EPOCH, NO_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(1601, 1, 2, tzinfo=UTC)
@@ -40,10 +37,15 @@ ENUMERATION = {0: "off", 7: "on"}
 def notifications() -> tuple[list[bytes], Target]:
     """The input is one response after the other to publish requests of one connection."""
 
+    from asyncua.common.utils import Buffer
+
+    def decode(data: bytes) -> Any:
+        return LIBRARY.decode(ua.PublishResponse, Buffer(data))
+
     def one(data: bytes) -> None:
         setting, *responses = data.split(RESPONSE)
         bits = setting[0] if setting else 0
-        server = _Server("server" if bits & 1 else "source", shortest=not bits & 2, read=not bits & 4)
+        server = _Server(decode, "server" if bits & 1 else "source", shortest=not bits & 2, read=not bits & 4)
         for response in responses[:8]:
             server.published(RESPONSE + response)
 
@@ -53,7 +55,8 @@ def notifications() -> tuple[list[bytes], Target]:
 class _Server:
     """The tags that a server is asked to watch, and what became of what it sent."""
 
-    def __init__(self, time: Any, *, shortest: bool, read: bool) -> None:
+    def __init__(self, decode: Callable[[bytes], Any], time: Any, *, shortest: bool, read: bool) -> None:
+        self.decode = decode
         self.kept = Kept()
         self.news = News("d", time, MAX_SKEW_S, self.kept)
         self.read = read
@@ -80,7 +83,7 @@ class _Server:
         """A response came."""
         message = fast.read(data)
         try:
-            answer = decode(ua.PublishResponse, Buffer(data))
+            answer = self.decode(data)
             answer.ResponseHeader.ServiceResult.check()
             result = answer.Parameters
             slow = message_of(ua, result.SubscriptionId, result.NotificationMessage, answer.ResponseHeader.Timestamp)
@@ -149,9 +152,9 @@ class _Server:
             assert isinstance(value, float)
             return struct.pack("<f", value) == struct.pack("<f", raw) and len(repr(value)) <= len(repr(raw))
         if kind in NUMBERS or kind == BOOLEAN:
-            return type(value) is type(raw) and value == raw and isfinite(value)
+            return isfinite(raw) and type(value) is type(raw) and bool(value == raw)
         if kind == DATE_TIME:
-            return value == raw.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+            return value == f"{raw:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
         if kind == STATUS:
             return value == f"0x{raw.value:08X}"
         return kind in TEXTS and value == _text(raw)
@@ -209,11 +212,15 @@ def _seeds() -> list[bytes]:
         ua.Variant(ua.StatusCode(5), ua.VariantType.StatusCode),
     ]
     seeds = [_response([(handle, variant, 0)]) for variant in variants for handle in (1, 5, 6, 7)]
-    seeds.append(_response([(1, variants[0], 0x4000_0000), (1, variants[0], BAD), (2, variants[1], 0), (1, variants[9], 0)]))
+    seeds.append(
+        _response([(1, variants[0], 0x4000_0000), (1, variants[0], BAD), (2, variants[1], 0), (1, variants[9], 0)])
+    )
     return [b"\x00" + one + other for one, other in zip(seeds, seeds[-1:] + seeds, strict=False)]
 
 
 def _response(items: list[tuple[int, Any, int]]) -> bytes:
+    from asyncua.ua.ua_binary import struct_to_binary
+
     response = ua.PublishResponse()
     response.ResponseHeader.Timestamp = datetime(2026, 11, 23, tzinfo=UTC)
     response.Parameters.SubscriptionId = 7

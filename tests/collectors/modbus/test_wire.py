@@ -18,5 +18,7 @@ SCRIPTS = st.sampled_from(SEEDS) | st.tuples(st.sampled_from([b"\0", b"\1"]), ST
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([over_tcp, over_rtu]), SCRIPTS)
-def test_an_answer_is_one_to_the_request_that_is_on(over: Callable[[bytes], Coroutine[Any, Any, None]], script: bytes) -> None:
+def test_an_answer_is_one_to_the_request_that_is_on(
+    over: Callable[[bytes], Coroutine[Any, Any, None]], script: bytes
+) -> None:
     run_virtual(over(script))
