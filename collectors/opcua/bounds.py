@@ -2,9 +2,9 @@
 
 Two things in a variant are not: an array of nulls, whose elements take no bytes, and dimensions that promise more
 elements than there are, which the library fills up. Thirty bytes could keep the whole agent busy for minutes, and fill
-its memory. Neither is OPC UA, and both are refused like other bytes that are none.
+its memory. Neither is OPC UA, and both are read as no value: one odd node must not cost the others their connection.
 
-May import: the standard library. Source: OPC UA Part 6, 5.2.2.16 (a decoder stops at dimensions that do not fit).
+May import: the standard library. Source: OPC UA Part 6, 5.2.2.16 (dimensions must fit the elements).
 """
 
 from __future__ import annotations
@@ -23,15 +23,11 @@ def bind(binary: Any) -> None:
     def bounded_unpack(kind: Any, data: Any) -> Any:
         if kind is not null:
             return unpack(kind, data)
-        length = binary.Primitives.Int32.unpack(data)
-        if length > 0:
-            raise ValueError(f"an array of {length} nulls")
-        return None if length < 0 else []
+        binary.Primitives.Int32.unpack(data)  # its length is all there is of it
+        return None
 
     def bounded_reshape(flat: list[Any], dimensions: list[int]) -> Any:
         declared = dimensions[0] * prod(size or 1 for size in dimensions[1:])
-        if declared > len(flat):
-            raise ValueError(f"{len(flat)} elements, and dimensions for {declared}")
-        return reshape(flat, dimensions)
+        return reshape(flat, dimensions) if declared <= len(flat) else None
 
     binary.unpack_uatype_array, binary._reshape = bounded_unpack, bounded_reshape  # noqa: SLF001  # as above
