@@ -15,8 +15,8 @@ from typing import Any
 
 
 @cache
-def bind(binary: Any) -> None:
-    """Put the bounds into `asyncua.ua.ua_binary`, whose functions find each other by name. Once is enough."""
+def bind(binary: Any) -> Any:
+    """Put the bounds into `asyncua.ua.ua_binary`, whose functions find each other by name; return its decoder."""
     unpack, reshape = binary.unpack_uatype_array, binary._reshape  # noqa: SLF001  # it has no public bound
     null = binary.ua.VariantType.Null
 
@@ -31,3 +31,4 @@ def bind(binary: Any) -> None:
         return reshape(flat, dimensions) if declared <= len(flat) else None
 
     binary.unpack_uatype_array, binary._reshape = bounded_unpack, bounded_reshape  # noqa: SLF001  # as above
+    return binary.struct_from_binary

@@ -95,8 +95,7 @@ def load() -> Library:
         # It logs each failure of each attempt; the runner tells changes of state instead.
         logger.setLevel(QUIET)
     forged = (InvalidSignature, uacrypto.InvalidSignature)
-    bounds.bind(ua_binary)
-    return Library(asyncua.ua, asyncua.Client, ua_binary.struct_from_binary, security_policies, forged)
+    return Library(asyncua.ua, asyncua.Client, bounds.bind(ua_binary), security_policies, forged)
 
 
 class Session:
