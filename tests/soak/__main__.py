@@ -1,4 +1,7 @@
-"""`python -m tests.soak [SCENARIO ...]`: run scenarios one after the other and print one table. Exit 1 if one fails."""
+"""`python -m tests.soak [SCENARIO ...]`: run scenarios and print one table. Exit 1 if one fails.
+
+Each runs in a process of its own, and what it claims is printed as soon as it ends.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import shutil
 import sys
 import tempfile
 import time
-from importlib import import_module
 from pathlib import Path
 
+from tests.soak import processes
 from tests.soak.claims import Claim, Options, table
+from tests.soak.processes import Scenario
 
 SCENARIOS = {
     "acceptance": "ten minutes of the whole job, with trouble",
@@ -49,6 +53,21 @@ SHORT = (
     "reload",
 )
 """What `make test` runs in the short form: together at most 90 s."""
+LONG = (
+    "leak",
+    "outage",
+    "lines",
+    "opcua",
+    "crash",
+    "login",
+    "memory",
+    "devices",
+    "damage",
+    "fuzz",
+    "acceptance",
+    "link",
+)
+"""What takes longest, the longest first: from two hours to ten minutes."""
 MEMORY = Path("/dev/shm")  # what a gateway keeps in /run
 
 
@@ -61,6 +80,7 @@ def main() -> int:
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
     parser.add_argument("--short", action="store_true", help="a few seconds of each, as `make test` does")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="scenarios beside each other: quicker, busier")
     parser.add_argument("--minutes", type=float, metavar="N", help="of runs that have a length")
     parser.add_argument("--cycles", type=int, metavar="N", help="of repeated faults")
     parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N", help="of all randomness")
@@ -68,35 +88,54 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(SCENARIOS)}")
+    if arguments.jobs < 1:
+        parser.error("--jobs: at least 1")
     print(
         f"{os.cpu_count()} cores, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB, "
         f"{platform.platform()}, Python {platform.python_version()}, seed {arguments.seed}",
         flush=True,
     )
-    claims: list[Claim] = []
-    for name in arguments.scenarios or SCENARIOS:
-        claims += _scenario(name, arguments)
+    names = list(dict.fromkeys(arguments.scenarios or SCENARIOS))
+    if arguments.jobs > 1:  # the long ones first: else the last of them runs alone
+        names.sort(key=lambda name: LONG.index(name) if name in LONG else len(LONG))
+    done: dict[str, list[Claim]] = {}
+
+    def ended(scenario: Scenario, claims: list[Claim], seconds: float) -> None:
+        done[scenario.name] = claims
+        failed = sum(claim.passed is False for claim in claims)
+        print(f"{table(claims)}\n{scenario.name}: {seconds:.0f} s, {failed} failed", flush=True)
+        _tidy(scenario, keep=arguments.keep)
+
+    scenarios = [_scenario(name, arguments) for name in names]
+    try:
+        processes.run(scenarios, arguments.jobs, _begun, ended)
+    except KeyboardInterrupt:
+        for scenario in scenarios:
+            if scenario.name not in done:
+                _tidy(scenario, keep=arguments.keep)
+        print(f"\ninterrupted: {len(names) - len(done)} of {len(names)} scenarios have no result")
+    claims = [claim for name in SCENARIOS for claim in done.get(name, ())]
     print(f"\n{table(claims)}")
-    return int(any(claim.passed is False for claim in claims))
+    return int(len(done) < len(names) or any(claim.passed is False for claim in claims))
 
 
-def _scenario(name: str, arguments: argparse.Namespace) -> list[Claim]:
+def _scenario(name: str, arguments: argparse.Namespace) -> Scenario:
     disk = Path(tempfile.mkdtemp(prefix=f"soak-{name}-"))
     memory = Path(tempfile.mkdtemp(prefix=f"soak-{name}-", dir=MEMORY))
     options = Options(disk, memory, arguments.seed, arguments.short, arguments.minutes, arguments.cycles)
-    print(f"\n{name}: {SCENARIOS[name]}", flush=True)
-    began = time.monotonic()
-    try:
-        claims: list[Claim] = import_module(f"tests.soak.{name}").run(options)
-    except AssertionError as error:  # what was waited for did not come: a result, and the others go on
-        claims = [Claim(name, SCENARIOS[name], str(error).splitlines()[0], passed=False)]
-    print(f"{time.monotonic() - began:.0f} s, {sum(claim.passed is False for claim in claims)} failed", flush=True)
-    if arguments.keep:
-        print(f"kept: {disk} {memory}", flush=True)
-    else:
-        shutil.rmtree(disk, ignore_errors=True)
-        shutil.rmtree(memory, ignore_errors=True)
-    return claims
+    return Scenario(name, f"tests.soak.{name}", SCENARIOS[name], options)
+
+
+def _begun(scenario: Scenario) -> None:
+    print(f"\n{scenario.name}: {scenario.what}", flush=True)
+
+
+def _tidy(scenario: Scenario, *, keep: bool) -> None:
+    for directory in (scenario.options.disk, scenario.options.memory):
+        if keep:
+            print(f"kept: {directory}", flush=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

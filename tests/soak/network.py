@@ -33,15 +33,20 @@ def apart(work: Callable[[], T]) -> T:
     """Run this in a network of its own."""
 
     def inside() -> T:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "no network namespace")
-        _do("ip", "link", "set", "lo", "up")
+        leave()
         _nft("add table inet soak", "add chain inet soak in { type filter hook input priority 0; }")
         return work()
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(inside).result()
+
+
+def leave() -> None:
+    """Go on in a new network: this thread, and whatever it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "no network namespace")
+    _do("ip", "link", "set", "lo", "up")
 
 
 def drop(port: int) -> None:
