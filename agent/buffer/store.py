@@ -156,6 +156,8 @@ class Store:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         room.allocate(self._directory / f"{DATABASE}-wal", room.WAL_ROOM)
         opened, self._known = take_over(connection, self._run, self._started_at, known)
+        # A log with a damaged header is an empty one to SQLite: that this run was there must not stand in it alone.
+        self._checkpoint("PASSIVE")
         self._keep_spare_file()
         return opened
 

@@ -129,6 +129,25 @@ async def test_a_file_that_is_empty_or_gone_is_a_loss_and_not_a_first_start(tmp_
     assert not list(tmp_path.glob("*.damaged*")), "nothing was in it"
 
 
+@pytest.mark.parametrize("at", [0, 4, 8, 16, 24])
+async def test_a_log_whose_header_is_damaged_is_a_loss_and_not_a_first_start(tmp_path: Path, at: int) -> None:
+    # SQLite takes such a log for an empty one, without a word: who wrote it must stand in the database by then.
+    outbox = make(tmp_path / "run")
+    await outbox.open()
+    await outbox.append(Batch("press", "1s", 0.0, {"t": 1}), ts=1, rev="r")
+    assert await outbox.commit_now()
+    shutil.copytree(tmp_path / "run", tmp_path / "killed", ignore=shutil.ignore_patterns("*.lock"))
+    await outbox.close(clean=True)
+    log = tmp_path / "killed/outbox.db-wal"
+    content = bytearray(log.read_bytes())
+    content[at] ^= 0xFF
+    log.write_bytes(content)
+    later = make(tmp_path / "killed")
+    await later.open()
+    assert later.gaps() == [{"run": outbox.run, "from": None, "to": None, "reason": "crash"}]
+    await later.close(clean=True)
+
+
 async def test_a_first_start_that_did_not_come_to_its_end_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "outbox.db").write_bytes(b"")  # made, and the power went
     (tmp_path / "outbox.lock").write_bytes(b"17")
