@@ -135,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: Path) -> int:
+    # Loading takes most of a start. A stop in it is a stop like any other: there is nothing to end yet.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     gc.disable()  # what a start makes stays; `agent.upkeep` switches it on
     from agent.config_apart import Loading
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,11 @@ class Loading:
         """Wait for it; read here when the other process failed, or was not of this version (an upgrade under way)."""
         if self._child is not None:
             with self._child as child:
-                packed, _ = child.communicate()
+                try:
+                    packed, _ = child.communicate()
+                except BaseException:  # told to stop meanwhile: it must not be waited for
+                    child.kill()
+                    raise
             version, _, packed = packed.partition(b"\n")
             if child.returncode == 0 and version == __version__.encode():
                 loaded: Loaded = pickle.loads(packed)  # noqa: S301 - our own process packed it
@@ -62,6 +67,7 @@ def _main(path: Path) -> None:
             section.fingerprint  # noqa: B018 - it is kept
         for device in loaded.config.devices:
             device.pack()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody waits any more: nothing to say of it
     sys.stdout.buffer.write(__version__.encode() + b"\n" + pickle.dumps(loaded, pickle.HIGHEST_PROTOCOL))
 
 

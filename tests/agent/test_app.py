@@ -96,6 +96,32 @@ def test_status_stands_when_ready_is_said(tmp_path: Path, nowhere: str) -> None:
         assert daemon.status()["agent"]["state"] == "running"
 
 
+STOPPED_WHILE_LOADING = """
+import os, signal, sys
+from agent.cli import main
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Stop())
+sys.exit(main(sys.argv[2:]))
+"""
+"""A launcher (`-c`): SIGTERM at the moment when the module named first is about to be loaded."""
+
+
+@pytest.mark.parametrize("module", ["agent.app", "agent.config_document", "pydantic", "agent.buffer.store"])
+def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path, nowhere: str, module: str) -> None:
+    daemon = Daemon(tmp_path, site(nowhere, [HOST]), launcher=("-c", STOPPED_WHILE_LOADING, module))
+    daemon.launch()
+    assert daemon.process is not None
+    try:
+        assert daemon.process.wait(10) == 0
+    finally:
+        daemon.kill()
+    assert daemon.text() == ""
+    assert not daemon.data.exists(), "nothing had begun"
+
+
 def test_second_signal_ends_at_once(tmp_path: Path, mute: str) -> None:
     with Daemon(tmp_path, site(f"mqtt://{mute}", [modbus("silent", f"tcp://{mute}", timeout="60 s")])) as daemon:
         assert daemon.process is not None
