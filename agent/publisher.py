@@ -296,6 +296,8 @@ class Publisher:
             on_round=self._round,
             wake=self._wake,
         )
+        if self._interrupt.is_set():  # it came after the attempt and before there was a pump to tell
+            self._pump.stop()
         self._connected(limits.protocol)
         return self._pump
 

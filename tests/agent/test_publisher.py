@@ -265,6 +265,19 @@ class TestWithMosquitto:
             assert "wrong" not in str(logs)
             assert "right" not in str(logs)
 
+    async def test_a_reload_at_the_moment_of_connecting_is_not_forgotten(self, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        (tmp_path / "new").mkdir()
+        with Mosquitto(tmp_path / "old") as old, Mosquitto(tmp_path / "new") as new:
+            async with running(tmp_path / "data", old.url, before=5) as gateway:
+                elsewhere = gateway.config.model_copy(update={"url": new.url})
+                while not (attempts := [task for task in asyncio.all_tasks() if "Session.connect" in repr(task)]):
+                    await asyncio.sleep(0)
+                # The attempt has its result, and nobody has looked at it yet.
+                attempts[0].add_done_callback(lambda _: gateway.publisher.reconfigure(elsewhere))
+                await gateway.until(lambda: "as gw" in new.log(), 5)
+                await gateway.delivered(5)
+
     async def test_a_message_over_the_brokers_limit_is_counted_and_harms_nobody(self, tmp_path: Path) -> None:
         for line in ("message_size_limit 1000", "max_packet_size 1200"):
             with Mosquitto(tmp_path, "allow_anonymous true", line) as broker:
