@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collectors.backoff import Backoff
+from collectors.backoff import FIRST_REFUSED_S, LONGEST_REFUSED_S, Backoff, after_refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Timing:
         connect: for name look-up, TCP and TLS; CONNACK has as long again.
         silent: a session in which nothing at all is acknowledged for so long, though something should be, is dropped.
         skipped: so is one in which a message stays unacknowledged for so long while later ones are.
-        first, longest, refused: ceiling of the first delay between sessions, of all, and of all after a refusal.
+        first, longest: ceiling of the first delay between sessions, and of all.
+        first_refused, refused: the same after refusals, of which fifteen an hour are the most: brokers lock accounts.
         short: a session that lasted longer was a success, and delays start over.
         twin: ceiling of the first delay once another client is found to use our client id.
         every: how often status and counters are published.
@@ -36,7 +37,8 @@ class Timing:
     skipped: float = 60.0
     first: float = 1.0
     longest: float = 60.0
-    refused: float = 300.0
+    first_refused: float = FIRST_REFUSED_S
+    refused: float = LONGEST_REFUSED_S
     short: float = 60.0
     twin: float = 120.0
     every: float = 60.0
@@ -64,7 +66,7 @@ class Reconnect:
         self._timing = timing
         self._uniform = uniform
         self._unreachable = Backoff(timing.first, timing.longest, uniform=uniform)
-        self._refused = Backoff(timing.first, timing.refused, uniform=uniform)
+        self._refused = after_refusals(timing.first_refused, timing.refused, uniform)
         self._kicks: deque[float] = deque(maxlen=KICKS_OF_A_TWIN)
         self._twin_longest = 0.0
 

@@ -18,8 +18,17 @@ import structlog
 
 from agent.device_state import DeviceState
 from agent.normaliser import Normaliser
-from collectors.api import Batch, Collector, CollectorError, CollectorStats, Misconfigured, TagInfo, Unavailable
-from collectors.backoff import Backoff
+from collectors.api import (
+    Batch,
+    Collector,
+    CollectorError,
+    CollectorStats,
+    LoginRefused,
+    Misconfigured,
+    TagInfo,
+    Unavailable,
+)
+from collectors.backoff import Backoff, after_refusals
 
 log = structlog.get_logger("shopfloor.device")
 
@@ -76,6 +85,7 @@ class Runner:
         self._patience = patience
         self._clock = clock
         self._backoff = Backoff(ceiling=LONGEST_DELAY_S)
+        self._refused = after_refusals()
         self._wake = asyncio.Event()
         self._push_scope: asyncio.Timeout | None = None
         self._stopping = False
@@ -157,7 +167,8 @@ class Runner:
                 await self._rest("config", None)
                 continue
             reason = trouble.reason if isinstance(trouble, Unavailable) else "not-connected"
-            await self._rest(reason, self._clock() + self._backoff.next_delay())
+            backoff = self._refused if isinstance(trouble, LoginRefused) else self._backoff
+            await self._rest(reason, self._clock() + backoff.next_delay())
             self.state.reconnects += 1
 
     async def _one_connection(self) -> CollectorError | None:
@@ -252,6 +263,7 @@ class Runner:
         self.state.last_read_at = batches[-1].at
         if answered:
             self._backoff.reset()
+            self._refused.reset()
         self.state.answered(self.normaliser, len(self.tags))
 
     async def _publish(self, batches: Sequence[Batch]) -> None:

@@ -7,6 +7,7 @@ exception; two exceptions say that the device as a whole cannot be read:
     CollectorError
     ├── Unavailable      not now: the runner closes this object, backs off and opens a fresh one
     │   └── ActionNeeded     and not before a person acts, who is told at once
+    │       └── LoginRefused     and seldom, because accounts get locked
     └── Misconfigured    not until the configuration changes
 
 May import: the standard library, `collectors.certificates`, `collectors.explanation`, `collectors.line_lock`.
@@ -71,6 +72,10 @@ class Unavailable(CollectorError):
 class ActionNeeded(Unavailable):
     """Not before a person acts, at the device or here (a certificate to be trusted): told at once, also to those who
     were just told that the device is lost for another cause. It is tried again all the same."""
+
+
+class LoginRefused(ActionNeeded):
+    """The device does not take this user: tried again fifteen times an hour at most, because accounts get locked."""
 
 
 class Misconfigured(CollectorError):

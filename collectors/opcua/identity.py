@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collectors.api import ActionNeeded, Misconfigured
+from collectors.api import ActionNeeded, LoginRefused, Misconfigured
 from collectors.certificates import Certificate
 from collectors.fields import SecretText
 from collectors.opcua.certificate import parse, weakness
@@ -106,7 +106,7 @@ def refused(detail: str, config: OpcuaConfig, where: str) -> ActionNeeded:
     else:
         text = f"{where} takes no anonymous session ({detail}): write username and password_file"
         return ActionNeeded("not-connected", "login_needed", text, where=where, detail=detail)
-    return ActionNeeded("not-connected", "login_refused", text, where=where, detail=detail)
+    return LoginRefused("not-connected", "login_refused", text, where=where, detail=detail)
 
 
 def _of_type(offers: Sequence[tuple[Any, str]], kind: Any, what: str, where: str) -> list[tuple[Any, str]]:

@@ -18,7 +18,18 @@ class TestReconnect:
     def test_delays_grow_to_a_minute_and_to_five_when_refused(self) -> None:
         longest = Reconnect(TIMING, uniform=lambda low, high: high)
         assert [longest.after_failure(refused=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-        assert [longest.after_failure(refused=True) for _ in range(11)][-2:] == [300, 300]
+        assert [longest.after_failure(refused=True) for _ in range(4)] == [10, 60, 300, 300]
+
+    @pytest.mark.parametrize("seed", ["shortest", *range(20)])
+    def test_a_refused_login_is_tried_fifteen_times_in_any_hour_at_most(self, seed: object) -> None:
+        uniform = random.Random(seed).uniform if isinstance(seed, int) else lambda low, high: low
+        reconnect = Reconnect(TIMING, uniform=uniform)
+        now, attempts = 0.0, []
+        while now < 5 * 3600:
+            attempts.append(now)
+            now += reconnect.after_failure(refused=True)
+        for start in attempts:
+            assert sum(start <= at < start + 3600 for at in attempts) <= 15
 
     def test_a_session_that_lasts_starts_over(self) -> None:
         longest = Reconnect(TIMING, uniform=lambda low, high: high)

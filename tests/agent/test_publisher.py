@@ -36,6 +36,7 @@ QUICK = Timing(
     skipped=0.6,
     first=0.02,
     longest=0.1,
+    first_refused=0.02,
     refused=0.2,
     short=60,
     twin=100,
@@ -271,8 +272,10 @@ class TestWithMosquitto:
         with Mosquitto(tmp_path / "old") as old, Mosquitto(tmp_path / "new") as new:
             async with running(tmp_path / "data", old.url, before=5) as gateway:
                 elsewhere = gateway.config.model_copy(update={"url": new.url})
-                while not (attempts := [task for task in asyncio.all_tasks() if "Session.connect" in repr(task)]):
+                attempts: list[asyncio.Task[Any]] = []
+                while not attempts:
                     await asyncio.sleep(0)
+                    attempts = [task for task in asyncio.all_tasks() if "Session.connect" in repr(task)]
                 # The attempt has its result, and nobody has looked at it yet.
                 attempts[0].add_done_callback(lambda _: gateway.publisher.reconfigure(elsewhere))
                 await gateway.until(lambda: "as gw" in new.log(), 5)

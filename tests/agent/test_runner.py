@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from agent.normaliser import Normaliser
 from agent.runner import CoreFailure, Runner, look
-from collectors.api import ALL_TAGS, Batch, CollectorStats, Misconfigured, TagInfo, Unavailable
+from collectors.api import ALL_TAGS, Batch, CollectorStats, LoginRefused, Misconfigured, TagInfo, Unavailable
 from tests.virtual_time import run_virtual
 
 
@@ -358,6 +358,25 @@ def test_pause_while_the_device_is_being_opened_leaves_it_alone() -> None:
         await rig.run(300, during=lambda: rig.runner.pause(100), at=2)
         assert [collector._requests for collector in rig.made] == [0, pytest.approx(193, abs=2)]
         assert rig.batches[0][1].quality == {ALL_TAGS: "bad:paused"}
+
+    run_virtual(main())
+
+
+def test_a_refused_login_is_tried_fifteen_times_an_hour_at_most_and_other_trouble_as_ever() -> None:
+    def refused(_: float) -> Exception:
+        return LoginRefused("not-connected", "login_refused", "no", where="cnc", detail="BadUserAccessDenied")
+
+    async def main() -> None:
+        rig = Rig(lambda: Polled(refused))
+        await rig.run(3599)
+        assert 3 < len(rig.made) <= 15
+        start = asyncio.get_running_loop().time()
+        rig = Rig(lambda: Polled(lambda now: refused(now) if now < start + 1800 else None))
+        await rig.run(2400)
+        assert rig.runner.state.state == "ok"
+        rig = Rig(lambda: Polled(lambda _: Unavailable("timeout", "no_answer", "no answer", where="plc")))
+        await rig.run(600)
+        assert len(rig.made) > 60
 
     run_virtual(main())
 
