@@ -20,7 +20,7 @@ DEVICES = 5
 MOST_S = 5.0
 BLOCK = 4
 """So many stops with the broker away, then as many with it up."""
-BY_THE_KERNEL = "ended by the kernel, before Python had run a line of it (to systemd a clean exit)"
+BY_THE_KERNEL = "ended by the kernel, no handler yet and nothing written (to systemd a clean exit)"
 
 
 def run(options: Options) -> list[Claim]:
