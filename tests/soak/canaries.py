@@ -1,6 +1,6 @@
 """Twelve secrets, each in a place where people put them, and then a search through everything that leaves the agent:
 logs at debug level, status.json, metrics.prom, answers of the control socket, all that the broker got, the process
-list, the files of the data directory, and what `check` and `read` print.
+list, the files of the data directory, and what `check` and `read` print. Searched for as they are, and encoded.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from collectors.opcua.identity import LOGIN_FAULTS
 from tests.daemon import Daemon, data_topic, eventually, opcua, site
 from tests.servers.certificates import Authority
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.opcua_secure import Pair, SecureServer, pair
+from tests.soak import disguises
 from tests.soak.claims import Claim, Options
 
 
@@ -25,11 +27,11 @@ class Places:
     """What was found where."""
 
     def __init__(self) -> None:
-        self.texts: list[tuple[str, str]] = []
+        self.texts: list[tuple[str, bytes]] = []
 
     def add(self, name: str, text: str | bytes) -> None:
         """A place to look at."""
-        self.texts.append((name, text if isinstance(text, str) else text.decode(errors="replace")))
+        self.texts.append((name, text if isinstance(text, bytes) else text.encode()))
 
     def command(self, daemon: Daemon, *arguments: str) -> None:
         """What a command prints, on both."""
@@ -40,7 +42,7 @@ class Places:
 def run(options: Options) -> list[Claim]:
     """Run it."""
     disk, places = options.disk, Places()
-    secrets = {name: f"canary-{at:02}-{name}-c4n4ry" for at, name in enumerate(("mqtt-password", "opcua-password"))}
+    secrets = {name: _canary(name) for name in ("mqtt-password", "opcua-password")}
     with SecureServer({"a": 1.0}) as cnc:
         server, user, authority = pair(disk, "server"), pair(disk, "user"), Authority(disk)
         cnc.secure(server, users={"operator": secrets["opcua-password"]})
@@ -58,24 +60,42 @@ def run(options: Options) -> list[Claim]:
                 "client_key_file": str(key),
             }
             _good(options, places, secrets, cnc, mqtt, server)
-            _refused(options, places, secrets, cnc, mqtt, user)
+            refusals = _refused(options, places, secrets, cnc, mqtt, user, server)
             _wrong_files(options, places, secrets, mqtt)
             time.sleep(0.5)
             places.add("payloads and retained messages", heard.read_bytes())
+    forms = {
+        name: disguises.of_pem(secret) if name.endswith("-key") else disguises.of_text(secret)
+        for name, secret in secrets.items()
+    }
     found = [
-        f"{secret} in {place}" for place, text in places.texts for secret, value in secrets.items() if value in text
+        f"{secret} in {place} ({form})"
+        for place, text in places.texts
+        for secret, sought in forms.items()
+        for form, value in sought.items()
+        if value in text
     ]
     size = sum(len(text) for _, text in places.texts)
-    unheard = not any(data_topic("cnc") in text for _, text in places.texts)
+    unheard = not any(data_topic("cnc").encode() in text for _, text in places.texts)
     return [
         Claim(
             "secrets appear nowhere",
-            f"{len(secrets)} canaries: {', '.join(secrets)}",
-            f"{len(found)} hits in {len(places.texts)} places, {size} characters"
-            + "".join(f"; {one}" for one in found),
+            f"{len(secrets)} canaries, each in {min(map(len, forms.values()))} forms or more: {', '.join(secrets)}",
+            f"{len(found)} hits in {len(places.texts)} places, {size} bytes" + "".join(f"; {one}" for one in found),
             not found and not unheard and len(secrets) == 12,
-        )
+        ),
+        Claim(
+            "wrong secrets were offered, and refused",
+            "a wrong password for the broker, another for the OPC UA server, a user certificate that it does not know",
+            ", ".join(f"{who}: {'refused' if was else 'NOT SEEN'}" for who, was in refusals.items()),
+            all(refusals.values()),
+        ),
     ]
+
+
+def _canary(name: str) -> str:
+    """A secret that every encoding writes in another way."""
+    return f"canary-{name}-c4n4ry+&="
 
 
 def _good(
@@ -106,13 +126,14 @@ def _good(
 
 
 def _refused(
-    options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, user: Pair
-) -> None:
-    """Secrets that are wrong: broker and server refuse them."""
+    options: Options, places: Places, secrets: dict[str, str], cnc: SecureServer, mqtt: Any, user: Pair, server: Pair
+) -> dict[str, bool]:
+    """Secrets that are wrong; whether they were offered and refused, as server and log say."""
     for name in ("wrong-mqtt-password", "wrong-opcua-password"):
-        secrets[name] = f"canary-{name}-c4n4ry"
+        secrets[name] = _canary(name)
         _secret(options.disk / name, secrets[name])
     secrets["opcua-user-key"] = _body(user.key)
+    cnc.secure(server, users={"operator": secrets["opcua-password"]}, user_certificates=[server])  # nobody else's
     devices = [
         _device(cnc, username="operator", password_file="wrong-opcua-password"),
         {
@@ -123,18 +144,30 @@ def _refused(
     wrong = {**mqtt, "password_file": "wrong-mqtt-password"}
     config = site(str(mqtt["url"]), devices, mqtt=wrong, log={"level": "debug", "format": "json"})
     with Daemon(options.disk, config, volatile=options.memory) as daemon:
-        eventually(lambda: daemon.status().get("devices", {}).get("cnc", {}).get("state") == "bad", "a refusal", 20)
+        thumbprint = hashlib.sha1(server.der, usedforsecurity=False).hexdigest()
+        places.command(daemon, "cert", "trust", "cnc-2", "-c", str(daemon.path), "--thumbprint", thumbprint)
+        lost = {
+            device: daemon.wait_for("device_lost", device=device, cause="login_refused", within=30)
+            for device in ("cnc", "cnc-2")
+        }
+        refusal = daemon.wait_for("broker_refused", within=20)
         time.sleep(6)
+        came = [user["name"] for user in cnc.seen()]
         places.command(daemon, "read", "-c", str(daemon.path))
         places.command(daemon, "status")
         _collect(places, daemon, None)
         daemon.stop()
+    return {
+        "MQTT password": refusal["cause"] in ("not_authorized", "bad_login"),
+        "OPC UA password": "operator" in came and lost["cnc"]["detail"] in LOGIN_FAULTS,
+        "OPC UA user key": lost["cnc-2"]["detail"] in LOGIN_FAULTS,
+    }
 
 
 def _wrong_files(options: Options, places: Places, secrets: dict[str, str], mqtt: Any) -> None:
     """Secrets written into the configuration, where they do not belong: refused, and not repeated."""
     names = ("password-in-mqtt-url", "password-in-opcua-url", "password-in-modbus-url", "inline-mqtt", "inline-opcua")
-    secrets |= {name: f"canary-{name}-c4n4ry" for name in names}
+    secrets |= {name: _canary(name) for name in names}
     opc = opcua("cnc", "opc.tcp://127.0.0.1:4840", {"a": "i=85"})
     plc = {"name": "plc", "type": "modbus", "url": "tcp://127.0.0.1", "tags": [{"name": "a", "address": "coil:0"}]}
     spoiled: list[dict[str, Any]] = [
@@ -175,9 +208,9 @@ def _secret(path: Path, text: str) -> None:
 
 
 def _body(key: Path) -> str:
-    """A line of a PEM file that nothing else can contain."""
+    """A line of a PEM file that nothing else can contain: of the private exponent, since the modulus is public."""
     lines = re.findall(r"^[A-Za-z0-9+/=]{40,}$", key.read_text(), re.MULTILINE)
-    return str(lines[min(1, len(lines) - 1)])
+    return str(lines[len(lines) * 2 // 5])
 
 
 @contextmanager
