@@ -32,7 +32,7 @@ from tests.soak.plant import Witness
 MESSAGES = 400
 PAGE = 4096
 START_S = 10.0
-AT_A_TIME = 3
+AT_A_TIME = 2
 LOOKS = 5
 """Starts until all that was damaged has been told: a row that cannot be read is found while it is being replayed."""
 
