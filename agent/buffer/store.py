@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.buffer import room
-from agent.buffer.database import DAMAGE_AT_OPEN, code_of, transaction, translated
+from agent.buffer.database import DAMAGE_AT_OPEN, bytes_written, code_of, transaction, translated
 from agent.buffer.records import (
     Done,
     Opened,
@@ -202,7 +202,7 @@ class Store:
                         raise
                     pages = max(8, pages * 2)  # the estimate was low
             used, cap = self.extent()
-        return Done(dropped, bool(dropped), _bytes_written(), used, cap)
+        return Done(dropped, bool(dropped), bytes_written(), used, cap)
 
     def _commit(self, work: Work, rows: Sequence[tuple[int, str, str, bytes]], pages: int) -> tuple[int, ...]:
         connection = self._open_connection()
@@ -392,12 +392,3 @@ class Store:
             return None
         run, base = self._run_of(id_)
         return row if belongs(text, run, id_ - base, row[1], row[2]) else None
-
-
-def _bytes_written() -> int:
-    """Bytes that this thread made the kernel write; 0 where it does not say."""
-    try:
-        lines = Path("/proc/thread-self/io").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes")), 0)
