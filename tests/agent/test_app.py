@@ -109,7 +109,7 @@ sys.exit(main(sys.argv[2:]))
 """A launcher (`-c`): SIGTERM at the moment when the module named first is about to be loaded."""
 
 
-@pytest.mark.parametrize("module", ["agent.app", "agent.config_document", "pydantic", "agent.buffer.store"])
+@pytest.mark.parametrize("module", ["agent.app", "agent.config_model", "pydantic", "agent.buffer.store"])
 def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path, nowhere: str, module: str) -> None:
     daemon = Daemon(tmp_path, site(nowhere, [HOST]), launcher=("-c", STOPPED_WHILE_LOADING, module))
     daemon.launch()
