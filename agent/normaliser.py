@@ -11,6 +11,8 @@ May import: `agent.rules`, `collectors.api`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+from operator import ne
 
 from agent.rules import Step, compile_step
 from collectors.api import ALL_TAGS, Batch, TagInfo, Value
@@ -259,7 +261,7 @@ class Normaliser:
     def _good_changes(self, group: _Group, batch: Batch) -> Sequence[Batch]:
         """`_changes` of what is good and was good before, which is the rule."""
         sent, values = group.sent, batch.values
-        changed = {name: value for name, value in values.items() if value != sent[name]}
+        changed = dict(compress(values.items(), map(ne, values.values(), map(sent.__getitem__, values))))
         for name, deadband in group.deadbands.items():
             new = changed.get(name)
             # What compares with nothing, NaN, stays here: see below.
@@ -267,9 +269,10 @@ class Normaliser:
                 new.__class__ in _NUMERIC and (old := sent[name]).__class__ in _NUMERIC and abs(new - old) <= deadband  # type: ignore[operator]  # both are numbers
             ):
                 del changed[name]
-        for name in [name for name, value in changed.items() if value != value]:
-            if not differs(sent[name], values[name], None):
-                del changed[name]
+        if any(map(ne, changed.values(), changed.values())):
+            for name in [name for name, value in changed.items() if value != value]:
+                if not differs(sent[name], values[name], None):
+                    del changed[name]
         sent.update(changed)
         if len(changed) == len(values):
             return (batch,)
@@ -291,8 +294,8 @@ class Normaliser:
             batch.group,
             batch.at,
             values,
-            {name: quality[name] for name in values if name in quality},
-            {name: age for name, age in batch.age_ms.items() if name in values},
+            {name: quality[name] for name in values if name in quality} if quality else {},
+            {name: age for name, age in batch.age_ms.items() if name in values} if batch.age_ms else {},
             batch.ts,
         )
 
