@@ -27,7 +27,7 @@ from agent.aside import Aside, Died, Late, Stuck
 from agent.buffer.outbox import DataDirectoryInUse, Outbox
 from agent.buffer.room import default_max_size
 from agent.clock import Clock
-from agent.config_apart import Loading, load_apart
+from agent.config_apart import load_apart
 from agent.config_model import AgentConfig, Loaded
 from agent.control import SOCKET_NAME, ControlError, ControlServer
 from agent.fleet import Entry, Fleet
@@ -56,13 +56,12 @@ LOAD_S = 30.0
 LONGEST_PAUSE_S = 7 * 86_400.0
 
 
-def run_daemon(path: Path, loading: Loading) -> int:
+def run_daemon(path: Path, loaded: Loaded) -> int:
     """Run until told to stop. Returns the exit code: 0 stopped, 1 failed, 2 bad configuration.
 
     Args:
-        loading: of this file, begun before this module was imported.
+        loaded: what became of this file.
     """
-    loaded = loading.result()
     if loaded.config is None:
         for mistake in loaded.mistakes:
             sys.stderr.write(f"{mistake}\n")

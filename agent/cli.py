@@ -136,14 +136,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(config: Path) -> int:
     # Loading takes most of a start. A stop in it is a stop like any other: there is nothing to end yet.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     gc.disable()  # what a start makes stays; `agent.upkeep` switches it on
-    from agent.config_apart import Loading
+    from agent.config_apart import Loading, Replaced
 
-    loading = Loading(config)  # while it is read, the rest is loaded
-    from agent.app import run_daemon
+    with Loading(config) as loading:  # while it is read, the rest is loaded
+        from agent.app import run_daemon
 
-    return run_daemon(config, loading)
+        try:
+            loaded = loading.result()
+        except Replaced as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    return run_daemon(config, loaded)
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:  # one line per command

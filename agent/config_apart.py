@@ -8,11 +8,13 @@ never give back. Reading runs beside the rest of a start, and comes over as byte
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agent import __version__
@@ -20,32 +22,54 @@ from agent import __version__
 if TYPE_CHECKING:
     from agent.config_model import Loaded
 
+_WE = b"shopfloor-agent "
+_CODE = "import sys; file, *sys.path = sys.argv[1:]; from agent.config_apart import answer; answer(file)"
+"""Modules are found where ours were, however we were started: never in the directory that we happen to be in."""
+
+
+class Replaced(Exception):
+    """Another version is installed now than the one that runs."""
+
 
 class Loading:
-    """A file that is being read. Raises nothing for what a person wrote."""
+    """A file that is being read. To be left when the result is there, or is not wanted any more."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._child: subprocess.Popen[bytes] | None = None
-        isolated = ["-I"] if sys.flags.isolated else []
         with contextlib.suppress(OSError):  # no process to be had: see `result`
             self._child = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, *isolated, "-m", "agent.config_apart", str(path)],
+                [sys.executable, "-I", "-c", _CODE, str(path), *sys.path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                process_group=0,  # Ctrl-C is for us, who end it
             )
 
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what still reads, without waiting for it: a disk that does not answer would hold up both."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+
     def result(self) -> Loaded:
-        """Wait for it; read here when the other process failed, or was not of this version (an upgrade under way)."""
+        """Wait for it; read here when the other process failed. Raises nothing for what a person wrote.
+
+        Raises:
+            Replaced: the other process is of another version, and what is loaded from now on would be too.
+        """
         if self._child is not None:
-            with self._child as child:
-                try:
-                    packed, _ = child.communicate()
-                except BaseException:  # told to stop meanwhile: it must not be waited for
-                    child.kill()
-                    raise
-            version, _, packed = packed.partition(b"\n")
-            if child.returncode == 0 and version == __version__.encode():
+            answered, _ = self._child.communicate()
+            if self._child.returncode == -signal.SIGTERM:
+                sys.exit(0)  # a service manager stops all processes at once: this is no time to read it here
+            told, _, packed = answered.partition(b"\n")
+            if self._child.returncode == 0 and told.startswith(_WE):
+                version = told.removeprefix(_WE).decode()
+                if version != __version__:
+                    raise Replaced(f"version {version} was installed while {__version__} runs: restart the agent")
                 loaded: Loaded = pickle.loads(packed)  # noqa: S301 - our own process packed it
                 return loaded
         from agent.config import load
@@ -55,21 +79,27 @@ class Loading:
 
 def load_apart(path: Path) -> Loaded:
     """As `agent.config.load`, with devices that take less memory."""
-    return Loading(path).result()
+    try:
+        with Loading(path) as loading:
+            return loading.result()
+    except Replaced as error:
+        from agent.config_model import Loaded
+        from agent.mistakes import Mistake
+
+        return Loaded(None, [Mistake(str(path), 1, 1, "file", str(error))])
 
 
-def _main(path: Path) -> None:
-    from agent.config import load
-
-    loaded = load(path)
-    if loaded.config is not None:
-        for section in (loaded.config.mqtt, *loaded.config.devices):
-            section.fingerprint  # noqa: B018 - it is kept
-        for device in loaded.config.devices:
-            device.pack()
+def answer(file: str) -> None:
+    """What the other process does."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody waits any more: nothing to say of it
-    sys.stdout.buffer.write(__version__.encode() + b"\n" + pickle.dumps(loaded, pickle.HIGHEST_PROTOCOL))
+    with os.fdopen(os.dup(1), "wb") as pipe:
+        os.dup2(2, 1)  # what others print, a plugin or what it starts, is no part of the answer
+        from agent.config import load
 
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+        loaded = load(Path(file))
+        if loaded.config is not None:
+            for section in (loaded.config.mqtt, *loaded.config.devices):
+                section.fingerprint  # noqa: B018 - it is kept
+            for device in loaded.config.devices:
+                device.pack()
+        pipe.write(_WE + __version__.encode() + b"\n" + pickle.dumps(loaded, pickle.HIGHEST_PROTOCOL))

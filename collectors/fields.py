@@ -9,11 +9,11 @@ import hashlib
 import pickle
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -177,6 +177,13 @@ class Section(Model):
             settings = f"{self._settings()} {sorted(self.file_digests.items())}"
             self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
         return self._fingerprint
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As of every model; settings that are not the same have a fingerprint of their own."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy._fingerprint = ""
+        return copy
 
     def _settings(self) -> str:
         return f"{type(self).__qualname__} {self.model_dump_json()}"

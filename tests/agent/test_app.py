@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import ROOT, Daemon, modbus, opcua, site
+from tests.daemon import ROOT, Daemon, eventually, modbus, opcua, site
 from tests.servers.mosquitto import free_port
 
 HOST = {"name": "box", "type": "host", "interval": "500 ms", "sets": ["memory"]}
@@ -120,6 +120,26 @@ def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path,
         daemon.kill()
     assert daemon.text() == ""
     assert not daemon.data.exists(), "nothing had begun"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["service manager", "Ctrl-C"])
+def test_a_stop_while_the_configuration_is_read_ends_all_processes_without_a_word(tmp_path: Path, number: int) -> None:
+    file = tmp_path / "agent.yaml"
+    os.mkfifo(file)  # it does not answer
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "agent", "run", "-c", str(file)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    with shell as daemon:
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+        reader = int(eventually(children.read_text, "a process that reads"))
+        os.killpg(daemon.pid, number)  # as a terminal does, and a service manager
+        text, _ = daemon.communicate(timeout=10)
+    assert (daemon.returncode, text) == (0, b"")
+    eventually(lambda: not Path(f"/proc/{reader}").exists(), "the end of the other process")
 
 
 def test_second_signal_ends_at_once(tmp_path: Path, mute: str) -> None:

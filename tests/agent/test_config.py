@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -371,6 +372,43 @@ def test_what_cannot_be_read_apart_is_read_here(tmp_path: Path, monkeypatch: pyt
     assert good(load_apart(file)) == good(load(file))
     monkeypatch.setattr("sys.executable", "/bin/echo")  # ends well, and says what no agent of this version does
     assert good(load_apart(file)) == good(load(file))
+
+
+def test_the_other_process_finds_its_modules_where_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, SMALL)
+    (tmp_path / "yaml.py").write_text("open('loaded', 'w')\n")  # where the agent was started from: anybody's directory
+    monkeypatch.chdir(tmp_path)
+    assert load_apart(file).config is not None
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_what_a_module_prints_does_not_spoil_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talkative.py").write_text("print('hello')\nfrom collectors.host import TYPE\n")
+    information = tmp_path / "talkative-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: talkative\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[shopfloor.collectors]\ntalkative = talkative:TYPE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = SMALL.replace("type: host", "type: talkative") + "plugins: [talkative]\n"
+    loaded = load_apart(written(tmp_path, text))
+    assert "hello" in capfd.readouterr().err
+    assert "talkative" not in sys.modules, "read here after all"
+    assert loaded.mistakes
+
+
+def test_of_a_version_installed_meanwhile_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.config_apart.__version__", "0.0.1")  # ours, from before
+    loaded = load_apart(written(tmp_path, SMALL))
+    assert loaded.config is None
+    assert "restart" in loaded.mistakes[0].message
+
+
+def test_a_copy_with_other_settings_has_another_fingerprint(tmp_path: Path) -> None:
+    mqtt = good(load_apart(written(tmp_path, SMALL))).mqtt
+    assert mqtt.model_copy(update={"max_payload": 10_000}).fingerprint != mqtt.fingerprint
+    assert mqtt.model_copy(update={"max_payload": mqtt.max_payload}).fingerprint == mqtt.fingerprint
 
 
 def test_two_thousand_mistakes_are_all_told_in_time(tmp_path: Path) -> None:
