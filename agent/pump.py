@@ -253,7 +253,8 @@ class Pump:
         if newest is not None:
             self._heard_at = now
             self._newest_acked = newest.at
-            self._backlog_window.observe(now - newest.at, now, backlog_sent)
+            if not self._session.patient:  # else it lay here, and how long it took is not known
+                self._backlog_window.observe(now - newest.at, now, backlog_sent)
         if delivered:
             self._outbox.ack(delivered)
             if not self._careful and now >= self._resume_at:
@@ -307,9 +308,12 @@ class Pump:
                 self._own_turn = True
         self._send_own(now)
 
+    @property
+    def _most_own(self) -> int:
+        return max(1, self.window // 4)
+
     def _send_own(self, now: float) -> None:
-        most = max(1, self.window // 4)
-        while self._own < most and len(self._sent) < self.window:
+        while self._own < self._most_own and len(self._sent) < self.window:
             following = self._retained.next(now)
             if following is None:
                 if self._agent_topic is not None and now >= self._agent_at:
@@ -453,7 +457,7 @@ class Pump:
             and now >= self._resume_at
             and self._backlog_sent == 0
             and not self._backlog
-            and self._own <= 1
+            and self._own < self._most_own
             and len(self._sent) <= self.window // 4
         )
 

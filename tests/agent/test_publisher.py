@@ -348,6 +348,12 @@ class TestWindow:
             assert broker.max_unacked == maximum
             ledger(broker.payloads(DATA), gateway.outbox.run, 60)
 
+    async def test_documents_do_not_wait_for_acknowledgements_that_are_there(self, tmp_path: Path) -> None:
+        async with FaultyBroker(receive_maximum=5) as broker, running(tmp_path, broker.url) as gateway:
+            for number in range(100):
+                gateway.retained.set(f"meta/{number}", b"x")
+            await broker.until(lambda: sum(p.topic.startswith("meta/") for p in broker.publishes) == 100, 3.0)
+
     async def test_the_configured_window(self, tmp_path: Path) -> None:
         async with FaultyBroker() as broker:
             broker.puback = lambda _publish: None
