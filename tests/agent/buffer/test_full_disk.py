@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agent.buffer import room
 from agent.buffer.outbox import Outbox
 from collectors.api import Batch
 from tests.agent.buffer.model import Clock
@@ -86,10 +89,30 @@ async def drain(outbox: Outbox) -> list[tuple[str, int]]:
     return got
 
 
-async def test_a_neighbour_fills_the_volume(volume: Path) -> None:
-    clock = Clock()
-    outbox = make(volume / "data", clock)
+async def from_before(
+    directory: Path, clock: Clock, page: int, monkeypatch: pytest.MonkeyPatch, *, max_size: int = 10**9
+) -> Outbox:
+    """An open outbox, whose file an agent made that had pages of this size."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(room, "PAGE", page)
+        outbox = make(directory, clock, max_size=max_size)
+        await outbox.open()
+        await outbox.close(clean=True)
+    with closing(sqlite3.connect(directory / "outbox.db")) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (page,)
+    outbox = make(directory, clock, max_size=max_size)
     await outbox.open()
+    return outbox
+
+
+PAGES = pytest.mark.parametrize("page", [room.PAGE, 4096])
+"""Of the file: as we make it, and as it was made before."""
+
+
+@PAGES
+async def test_a_neighbour_fills_the_volume(volume: Path, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    outbox = await from_before(volume / "data", clock, page, monkeypatch)
     await put(outbox, 300)
     assert await outbox.commit_now()
     neighbour = fill_volume(volume)
@@ -113,12 +136,14 @@ async def test_a_neighbour_fills_the_volume(volume: Path) -> None:
     await outbox.close(clean=True)
 
 
+@PAGES
 @pytest.mark.parametrize("clean", [True, False])
-async def test_it_opens_on_a_full_volume(volume: Path, clean: bool) -> None:
+async def test_it_opens_on_a_full_volume(
+    volume: Path, clean: bool, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a clean end the log file is gone and must be made again; after a crash it must be read."""
     clock = Clock()
-    outbox = make(volume / "data", clock)
-    await outbox.open()
+    outbox = await from_before(volume / "data", clock, page, monkeypatch)
     await put(outbox, 100)
     assert await outbox.commit_now()
     if clean:
@@ -186,9 +211,11 @@ async def test_a_volume_turns_read_only_and_back(volume: Path) -> None:
     await outbox.close(clean=True)
 
 
-async def test_the_cap_is_hard_and_what_goes_is_told(tmp_path: Path) -> None:
-    outbox = make(tmp_path, Clock(), max_size=6_000_000)
-    await outbox.open()
+@PAGES
+async def test_the_cap_is_hard_and_what_goes_is_told(
+    tmp_path: Path, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await from_before(tmp_path, Clock(), page, monkeypatch, max_size=6_000_000)
     for _ in range(60):
         await put(outbox, 50)
         assert await outbox.commit_now()
