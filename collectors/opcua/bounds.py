@@ -1,8 +1,9 @@
 """What asyncua's decoder makes of a message is bounded by the message.
 
-Two things in a variant are not: an array of nulls, whose elements take no bytes, and dimensions that promise more
-elements than there are, which the library fills up. Thirty bytes could keep the whole agent busy for minutes, and fill
-its memory. Neither is OPC UA, and both are read as no value: one odd node must not cost the others their connection.
+Two things in a variant are not: an array of nulls, whose elements take no bytes, and dimensions: they may promise more
+elements than there are, which the library fills up, or be thousands, for each of which it takes all others in hand.
+Thirty bytes could keep the whole agent busy for minutes, and fill its memory. None of it is OPC UA, nor are dimensions
+that are negative or none, and all is read as no value: one odd node must not cost the others their connection.
 
 May import: the standard library. Source: OPC UA Part 6, 5.2.2.16 (dimensions must fit the elements).
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 from functools import cache
 from math import prod
 from typing import Any
+
+_MOST_DIMENSIONS = 32
 
 
 @cache
@@ -26,7 +29,9 @@ def bind(binary: Any) -> Any:
         binary.Primitives.Int32.unpack(data)  # its length is all there is of it
         return None
 
-    def bounded_reshape(flat: list[Any], dimensions: list[int]) -> Any:
+    def bounded_reshape(flat: list[Any], dimensions: list[int] | None) -> Any:
+        if not dimensions or len(dimensions) > _MOST_DIMENSIONS or min(dimensions) < 0:
+            return None
         declared = dimensions[0] * prod(size or 1 for size in dimensions[1:])
         return reshape(flat, dimensions) if declared <= len(flat) else None
 

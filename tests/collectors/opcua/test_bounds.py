@@ -36,6 +36,20 @@ def test_an_array_with_dimensions_beyond_its_elements_is_no_value(library: Any) 
     assert decoded(library, b"\xc2" + elements + dimensions).Value is None
 
 
+@pytest.mark.parametrize("size", [0, 1, 0x7FFF_FFFF])
+def test_an_array_of_ten_thousand_dimensions_is_no_value(library: Any, size: int) -> None:
+    elements, dimensions = struct.pack("<ib", 1, 7), struct.pack("<i", 10_000) + struct.pack("<i", size) * 10_000
+    began = time.process_time()
+    assert decoded(library, b"\xc2" + elements + dimensions).Value is None
+    assert time.process_time() - began < 0.1
+
+
+@pytest.mark.parametrize("dimensions", [(-1,), (0,), (1, -1), (2, -1, -1)])
+def test_an_array_with_dimensions_that_say_nothing_is_no_value(library: Any, dimensions: tuple[int, ...]) -> None:
+    data = b"\xc2" + struct.pack("<ib", 1, 7) + struct.pack(f"<{len(dimensions)}i", *dimensions)
+    assert decoded(library, data).Value is None
+
+
 def test_dimensions_that_fit_are_kept(library: Any) -> None:
     data = b"\xc2" + struct.pack("<i6b", 6, *range(6)) + struct.pack("<iii", 2, 2, 3)
     assert decoded(library, data).Value == [[0, 1, 2], [3, 4, 5]]
