@@ -138,6 +138,7 @@ def _run(config: Path) -> int:
     # Loading takes most of a start. A stop in it is a stop like any other: there is nothing to end yet.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload waits until `agent.app` can do it
     gc.disable()  # what a start makes stays; `agent.upkeep` switches it on
     from agent.config_apart import Loading, Replaced
 

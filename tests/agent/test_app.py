@@ -96,22 +96,22 @@ def test_status_stands_when_ready_is_said(tmp_path: Path, nowhere: str) -> None:
         assert daemon.status()["agent"]["state"] == "running"
 
 
-STOPPED_WHILE_LOADING = """
+TOLD_WHILE_LOADING = """
 import os, signal, sys
 from agent.cli import main
-class Stop:
+class Teller:
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[1]:
-            os.kill(os.getpid(), signal.SIGTERM)
-sys.meta_path.insert(0, Stop())
-sys.exit(main(sys.argv[2:]))
+            os.kill(os.getpid(), int(sys.argv[2]))
+sys.meta_path.insert(0, Teller())
+sys.exit(main(sys.argv[3:]))
 """
-"""A launcher (`-c`): SIGTERM at the moment when the module named first is about to be loaded."""
+"""A launcher (`-c`): a signal at the moment when the module named first is about to be loaded."""
 
 
 @pytest.mark.parametrize("module", ["agent.app", "agent.config_model", "pydantic", "agent.buffer.store"])
 def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path, nowhere: str, module: str) -> None:
-    daemon = Daemon(tmp_path, site(nowhere, [HOST]), launcher=("-c", STOPPED_WHILE_LOADING, module))
+    daemon = Daemon(tmp_path, site(nowhere, [HOST]), launcher=("-c", TOLD_WHILE_LOADING, module, str(signal.SIGTERM.value)))
     daemon.launch()
     assert daemon.process is not None
     try:
@@ -120,6 +120,13 @@ def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path,
         daemon.kill()
     assert daemon.text() == ""
     assert not daemon.data.exists(), "nothing had begun"
+
+
+def test_a_reload_while_the_daemon_is_still_being_loaded_is_done_when_it_can_be(tmp_path: Path, nowhere: str) -> None:
+    launcher = ("-c", TOLD_WHILE_LOADING, "agent.buffer.store", str(signal.SIGHUP.value))
+    with Daemon(tmp_path, site(nowhere, [HOST]), launcher=launcher) as daemon:
+        daemon.wait_for("config_reloaded")
+        assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["service manager", "Ctrl-C"])
