@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +24,7 @@ from hypothesis import strategies as st
 
 from agent import config_hints, config_model, reference, secret_files, topics
 from agent.config import AgentConfig, FileUnusable, Loaded, load, read_secret
-from agent.config_apart import load_apart
+from agent.config_apart import Loading, load_apart
 from agent.yaml_source import Mapping, Node, Scalar, Sequence, parse
 from collectors.fields import DeviceConfig
 from collectors.registry import BUILT_IN, collector_type
@@ -396,6 +399,17 @@ def test_what_a_module_prints_does_not_spoil_the_answer(
     assert "hello" in capfd.readouterr().err
     assert "talkative" not in sys.modules, "read here after all"
     assert loaded.mistakes
+
+
+def test_when_all_processes_are_told_to_stop_the_file_is_not_read_here(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    os.mkfifo(file)  # it does not answer
+    with Loading(file) as loading:
+        file.unlink()
+        (reader,) = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        os.kill(int(reader), signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            loading.result()
 
 
 def test_of_a_version_installed_meanwhile_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
