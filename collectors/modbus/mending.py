@@ -139,6 +139,8 @@ class Mender:
         if refused and not known.believes(len(came)):
             return plan
         known.mute = known.mute and not came
+        if not refused and not known.has_questions:
+            return plan  # a reply was lost: that alone is not worth unpacking all tags
         groups = self._config.groups()
         ends = began + SHARE * min(groups[group] for group in due)
         parts = await self._ask_further(due, list(refused), ask, lambda: time.monotonic() < ends and may_go_on())

@@ -6,14 +6,18 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.api import Context, Unavailable
+from collectors.modbus.config import ModbusConfig
 from collectors.modbus.healing import QUARANTINED, SILENT, Knowledge, Outcome
+from collectors.modbus.mending import Mender
 from collectors.modbus.plan import Block, Limits, Span, plan
+from collectors.modbus.reading import Reading
 from tests.collectors.modbus.test_collector import collector, due, once, tag
 from tests.servers.modbus import ModbusServer
 
@@ -383,3 +387,33 @@ async def test_max_gap_0_reads_only_what_is_named_whatever_is_refused(server: Mo
     await device.close()
     asked = {n for _, _, first, count in server.seen().requests for n in range(first, first + count)}
     assert asked == set(named)
+
+
+class Counted(list[Any]):
+    """Tags of which it costs to go through them: `Packed` is unpacked each time."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.times += 1
+        return super().__iter__()
+
+
+async def test_a_lost_reply_alone_costs_no_look_at_all_tags() -> None:
+    tags = [{"name": "a", "address": "holding:0"}, {"name": "b", "address": "holding:1000"}]
+    press = {"name": "press", "type": "modbus", "url": "tcp://10.0.0.1"}
+    config = ModbusConfig.model_validate(press | {"tags": [tag | {"type": "int16"} for tag in tags]})
+    config.pack()
+    config.__dict__["tags"] = found = Counted(config.tags)
+    mender = Mender(config, Knowledge(lambda: 0.0))
+    plan = mender.plan(frozenset(config.groups()))
+    first, second = plan.readings
+    first.came(b"\x00\x01", 1.0)
+    second.failed("bad:timeout", 1.0)
+    found.times = 0
+
+    async def ask(reading: Reading) -> None:
+        raise AssertionError("there is nothing to ask")
+
+    assert await mender.mend(plan, frozenset(config.groups()), 0.0, ask, lambda: True) is plan
+    assert found.times == 0
