@@ -182,7 +182,7 @@ class Section(Model):
         """As of every model; settings that are not the same have a fingerprint of their own."""
         copy = super().model_copy(update=update, deep=deep)
         if update:
-            copy._fingerprint = ""
+            copy._fingerprint = ""  # noqa: SLF001 - one of us
         return copy
 
     def _settings(self) -> str:

@@ -111,7 +111,9 @@ sys.exit(main(sys.argv[3:]))
 
 @pytest.mark.parametrize("module", ["agent.app", "agent.config_model", "pydantic", "agent.buffer.store"])
 def test_a_stop_while_the_daemon_is_still_being_loaded_ends_well(tmp_path: Path, nowhere: str, module: str) -> None:
-    daemon = Daemon(tmp_path, site(nowhere, [HOST]), launcher=("-c", TOLD_WHILE_LOADING, module, str(signal.SIGTERM.value)))
+    daemon = Daemon(
+        tmp_path, site(nowhere, [HOST]), launcher=("-c", TOLD_WHILE_LOADING, module, str(signal.SIGTERM.value))
+    )
     daemon.launch()
     assert daemon.process is not None
     try:

@@ -138,9 +138,7 @@ async def test_a_neighbour_fills_the_volume(volume: Path, page: int, monkeypatch
 
 @PAGES
 @pytest.mark.parametrize("clean", [True, False])
-async def test_it_opens_on_a_full_volume(
-    volume: Path, clean: bool, page: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_opens_on_a_full_volume(volume: Path, clean: bool, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a clean end the log file is gone and must be made again; after a crash it must be read."""
     clock = Clock()
     outbox = await from_before(volume / "data", clock, page, monkeypatch)
