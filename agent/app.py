@@ -299,7 +299,7 @@ class App:
             self._reload.clear()
             self._notifier.reloading()
             try:
-                loaded = await self._loader.run(partial(load_apart, self._path), LOAD_S)
+                loaded = await self._loader.run(partial(load_apart, self._path, LOAD_S), LOAD_S + 5.0)
             except (Late, Stuck, Died) as error:
                 self._refuse(f"{self._path} could not be read ({type(error).__name__})", 1)
             else:

@@ -22,6 +22,7 @@ from agent import __version__
 if TYPE_CHECKING:
     from agent.config_model import Loaded
 
+_END_S = 0.5
 _WE = b"shopfloor-agent "
 _CODE = "import sys; file, *sys.path = sys.argv[1:]; from agent.config_apart import answer; answer(file)"
 """Modules are found where ours were, however we were started: never in the directory that we happen to be in."""
@@ -51,18 +52,28 @@ class Loading:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still reads, without waiting for it: a disk that does not answer would hold up both."""
-        if self._child is not None and self._child.poll() is None:
+        """End what still reads, without waiting for it for long: a disk that does not answer may hold it."""
+        if self._child is None:
+            return
+        if self._child.poll() is None:
             self._child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_END_S)
+        if self._child.stdout is not None:
+            self._child.stdout.close()
 
-    def result(self) -> Loaded:
+    def result(self, within: float | None = None) -> Loaded:
         """Wait for it; read here when the other process failed. Raises nothing for what a person wrote.
+
+        Args:
+            within: seconds, None = as long as it takes.
 
         Raises:
             Replaced: the other process is of another version, and what is loaded from now on would be too.
+            subprocess.TimeoutExpired: it takes longer.
         """
         if self._child is not None:
-            answered, _ = self._child.communicate()
+            answered, _ = self._child.communicate(timeout=within)
             if self._child.returncode == -signal.SIGTERM:
                 sys.exit(0)  # a service manager stops all processes at once: this is no time to read it here
             told, _, packed = answered.partition(b"\n")
@@ -77,16 +88,23 @@ class Loading:
         return load(self._path)
 
 
-def load_apart(path: Path) -> Loaded:
-    """As `agent.config.load`, with devices that take less memory."""
+def load_apart(path: Path, within: float | None = None) -> Loaded:
+    """As `agent.config.load`, with devices that take less memory.
+
+    Args:
+        within: seconds; what takes longer is given up, and so a mistake.
+    """
     try:
         with Loading(path) as loading:
-            return loading.result()
+            return loading.result(within)
     except Replaced as error:
-        from agent.config_model import Loaded
-        from agent.mistakes import Mistake
+        text = str(error)
+    except subprocess.TimeoutExpired:
+        text = f"it, or a file that it names, was not read within {within:g} s: check the disk or share that it is on"
+    from agent.config_model import Loaded
+    from agent.mistakes import Mistake
 
-        return Loaded(None, [Mistake(str(path), 1, 1, "file", str(error))])
+    return Loaded(None, [Mistake(str(path), 1, 1, "file", text)])
 
 
 def answer(file: str) -> None:

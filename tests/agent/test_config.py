@@ -412,6 +412,16 @@ def test_when_all_processes_are_told_to_stop_the_file_is_not_read_here(tmp_path:
             loading.result()
 
 
+def test_a_disk_that_does_not_answer_is_a_mistake_and_nothing_goes_on_waiting(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    os.mkfifo(file)
+    loaded = load_apart(file, 0.2)
+    assert loaded.config is None
+    assert "0.2 s" in str(loaded.mistakes[0])
+    file.unlink()
+    assert good(load_apart(written(tmp_path, SMALL), 30.0))
+
+
 def test_of_a_version_installed_meanwhile_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.config_apart.__version__", "0.0.1")  # ours, from before
     loaded = load_apart(written(tmp_path, SMALL))
