@@ -7,15 +7,14 @@ Promises: never more unacknowledged than the broker and the configuration allow;
 sent; a refused message goes aside and nothing waits for it; fresh messages never wait for the backlog's disk; no
 task, future or log line per message.
 
-May import: `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.mqtt_errors`,
-`agent.pace`, `agent.retained`, `agent.suspicion`, structlog.
+May import: `agent.alarm`, `agent.buffer.outbox`, `agent.formats`, `agent.message`, `agent.mqtt`, `agent.mqtt_errors`,
+`agent.pace`, `agent.replay`, `agent.retained`, `agent.suspicion`, structlog.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -23,9 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from agent.alarm import Alarm
 from agent.mqtt import Limits, Session
 from agent.mqtt_errors import TOO_FAST, SessionError
-from agent.pace import BacklogWindow, Timing, TokenBucket
+from agent.pace import Timing
+from agent.replay import Replay
 
 if TYPE_CHECKING:
     from agent.buffer.outbox import Outbox
@@ -49,15 +50,8 @@ _REASONS = {
     _TOO_LARGE: "too-large",
     0x99: "payload-format-invalid",
 }
-_RINGS_EARLY_S = 0.001
-"""So much earlier than asked a loop may call."""
-_BURST_S = 0.05
-"""A limited backlog goes out in bursts of so many seconds' worth, not message by message."""
-_FETCH_S = 2.0
 _TELL_AT_MOST = 100
 """Refusals of so many devices and reasons are told each; further ones are only counted."""
-_TOLD_BACKLOG = 100
-"""A backlog of fewer messages is not worth a line in the log."""
 
 
 class _Sent(NamedTuple):
@@ -133,21 +127,13 @@ class Pump:
         self._resume_at = now
         self._pause = 1.0
         self._heard_at = now
-        self._newest_acked = self._timer_at = self._wanted_at = now
+        self._newest_acked = self._next_at = now
         # Before the outbox would write what is acknowledged already.
         self._ack_later = min(ACK_LATER_S, outbox.commit_interval / 5)
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self._next_at, wake.set)
         self._told: set[tuple[str, int]] = set()
-        # Backlog
-        self._bucket = TokenBucket(replay_rate, now)
-        self._backlog_window = BacklogWindow(self._full_window - max(1, self._full_window // 4))
-        self._backlog: deque[Message] = deque()
-        self._backlog_sent = 0
-        self._fetch_at = self._look_again_at = now
-        self._fetch: asyncio.Task[list[Message]] | None = None
-        late = outbox.backlog_age_s > timing.long_backlog
-        self._backlog_from = now + (random.uniform(0, timing.spread) if late else 0.0)
-        self._replaying_since: float | None = None
+        most = self._full_window - max(1, self._full_window // 4)
+        self._replay = Replay(outbox, rate=replay_rate, most=most, timing=timing, arrived=wake.set, now=now)
 
     @property
     def under_way(self) -> list[Message | str]:
@@ -177,9 +163,8 @@ class Pump:
                 self._set_timer(now)
                 await self._wake.wait()
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            await self._finish_fetch()
+            self._alarm.cancel()
+            await self._replay.finish()
 
     def stop(self) -> None:
         """Send nothing more and let `run` return."""
@@ -230,14 +215,14 @@ class Pump:
         if not acks:
             return
         delivered: list[Message] = []
-        backlog_sent = self._backlog_sent
+        replayed = self._replay.sent
         newest: _Sent | None = None
         for mid, code in acks:
             sent = self._sent.pop(mid, None)
             if sent is None:
                 continue
             newest = sent
-            self._backlog_sent -= sent.backlog
+            self._replay.sent -= sent.backlog
             if sent.message is None:
                 self._own -= 1
                 if sent.answered is not None:
@@ -254,7 +239,7 @@ class Pump:
             self._heard_at = now
             self._newest_acked = newest.at
             if not self._session.patient:  # else it lay here, and how long it took is not known
-                self._backlog_window.observe(now - newest.at, now, backlog_sent)
+                self._replay.acknowledged(now - newest.at, now, replayed)
         if delivered:
             self._outbox.ack(delivered)
             if not self._careful and now >= self._resume_at:
@@ -371,60 +356,12 @@ class Pump:
             self._refused(message, _REFUSED, now)
             return
         self._sent[self._session.publish(topic, payload)] = _Sent(now, message, backlog, topic, None)
-        self._backlog_sent += backlog
+        self._replay.sent += backlog
 
     def _send_backlog(self, now: float) -> None:
-        if now < self._backlog_from:
-            return
-        self._collect_fetch(now)
-        size = self._backlog_window.size
-        room = min(self.window - len(self._sent), size - self._backlog_sent, len(self._backlog))
-        going = self._bucket.available(now, room) if room > 0 else 0
-        for _ in range(going):
-            self._publish(self._backlog.popleft(), now, backlog=True)
-        self._bucket.take(going)
-        wanted = size - len(self._backlog)
-        if wanted > size // 2 and self._fetch is None and now >= self._fetch_at and self._something_waits(now):
-            self._fetch = asyncio.create_task(self._outbox.take_backlog(wanted))
-            self._fetch.add_done_callback(lambda _: self._wake.set())
-        self._tell_of_backlog(now)
-
-    def _something_waits(self, now: float) -> bool:
-        """Whether there may be backlog to take; refused messages that rest are seen in `buffered` only."""
-        if self._outbox.backlog > 0:
-            return True
-        if now < self._look_again_at:
-            return False
-        self._look_again_at = now + TICK_S
-        return bool(self._outbox.counters()["buffered"])
-
-    def _collect_fetch(self, now: float) -> None:
-        if self._fetch is None or not self._fetch.done():
-            return
-        messages = self._fetch.result()
-        self._fetch = None
-        self._backlog.extend(messages)
-        if not messages:
-            self._fetch_at = now + TICK_S
-
-    def _tell_of_backlog(self, now: float) -> None:
-        left = self._outbox.backlog + len(self._backlog) + self._backlog_sent
-        if self._replaying_since is None and left >= _TOLD_BACKLOG:
-            self._replaying_since = now
-            log.info("backlog_replay", messages=left)
-        elif self._replaying_since is not None and left == 0:
-            log.info("backlog_done", seconds=round(now - self._replaying_since, 1))
-            self._replaying_since = None
-
-    async def _finish_fetch(self) -> None:
-        """Let a reading of the disk come to its end: what it took is the outbox's to count when the session ends."""
-        if self._fetch is None:
-            return
-        await asyncio.wait({self._fetch}, timeout=_FETCH_S)
-        if self._fetch.done():
-            self._fetch.result()
-        else:
-            self._fetch.cancel()
+        for message in self._replay.next(now, self.window - len(self._sent)):
+            self._publish(message, now, backlog=True)
+        self._replay.tell(now)
 
     # When.
 
@@ -440,14 +377,12 @@ class Pump:
         if len(self._sent) < self.window:
             if (wait := self._retained.wait_s(now)) is not None:
                 delay = min(delay, wait)
-            if self._backlog and self._backlog_sent < self._backlog_window.size:
-                delay = min(delay, max(self._bucket.wait_s(), _BURST_S))
+            if (wait := self._replay.wait_s()) is not None:
+                delay = min(delay, wait)
             if self._again:
                 delay = min(delay, max(0.0, self._resume_at - now))
-        self._wanted_at = wanted = now + delay
-        # A timer that comes earlier stays: to move it on when it rings costs less than to set it in every round.
-        if self._timer is None or wanted < self._timer_at:
-            self._start_timer(wanted)
+        self._next_at = now + delay
+        self._alarm.look_at(self._next_at)
 
     def _may_wait(self, now: float) -> bool:
         """Whether nothing is sent sooner for seeing an acknowledgement at once."""
@@ -455,21 +390,7 @@ class Pump:
             self._ack_later > 0
             and self._careful == 0
             and now >= self._resume_at
-            and self._backlog_sent == 0
-            and not self._backlog
+            and self._replay.idle
             and self._own < self._most_own
             and len(self._sent) <= self.window // 4
         )
-
-    def _start_timer(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if time.monotonic() < self._wanted_at - _RINGS_EARLY_S:
-            self._start_timer(self._wanted_at)
-        else:
-            self._wake.set()

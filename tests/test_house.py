@@ -26,7 +26,6 @@ LARGE = {
     "agent/sentences_table.py": "a table: a sentence for each event, in two languages",
     "agent/buffer/lanes.py": "counts, order and lanes of messages change together, in one place",
     "agent/buffer/outbox.py": "to be split: committing, troubles and reading back share one state",
-    "agent/pump.py": "one loop and its window; a little over",
     "collectors/modbus/rtu.py": "what one serial connection heard, owes and may say; a little over",
 }
 """Files over the guide, and why."""

@@ -6,7 +6,7 @@ nobody waits for the broker here, and for a commit in progress at most a second;
 (`degraded`), not an error, and ends by itself.
 
 Belongs to the thread of the loop; all files are touched in the store's thread. May import: structlog,
-`agent.message`, `agent.buffer`.
+`agent.alarm`, `agent.message`, `agent.buffer`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import structlog
 
+from agent.alarm import Alarm
 from agent.buffer.lanes import HEAD_BYTES, PARK_S, Lanes
 from agent.buffer.lock import DataDirectoryInUse, DirectoryLock
 from agent.buffer.records import Done, Opened, Page, StoreDamaged, StoreFailure, Work
@@ -136,8 +137,7 @@ class Outbox:
         self._opening: asyncio.Future[None] | None = None
         self._paging: asyncio.Future[None] | None = None
         self._epoch = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._due, self._kick.set, clock)
         self._damaged_at = -retry_s
         self._retry_at = 0.0
         self._degraded_at = 0.0
@@ -182,25 +182,8 @@ class Outbox:
                 await self.tick()
                 continue
             self._kick.clear()
-            self._come_round(due)
+            self._alarm.look_at(due)
             await self._kick.wait()
-
-    def _come_round(self, at: float) -> None:
-        """Let `commit_loop` look at this time of `clock` at the latest, without waking it now."""
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        due = self._due()  # mostly later by now: what was appended has been acknowledged
-        if self._closed or due <= self._clock():
-            self._kick.set()
-        else:
-            self._come_round(due)
 
     async def tick(self) -> None:
         """Do once what is due now: what `commit_loop` does all the time."""
@@ -233,8 +216,7 @@ class Outbox:
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         self._kick.set()
         self._news.set()
         if not self._worker.started:
@@ -294,7 +276,7 @@ class Outbox:
         if lanes.head_bytes > _EARLY_BYTES:
             self._kick.set()
         else:
-            self._come_round(now + self.commit_interval * _EAGER)
+            self._alarm.look_at(now + self.commit_interval * _EAGER)  # by then it is mostly acknowledged
         if self.state != "degraded" and (not admit or lanes.head_bytes > _EARLY_BYTES):
             await self._wait_for_commit(message)
         if lanes.head_bytes > HEAD_BYTES:

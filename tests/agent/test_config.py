@@ -419,7 +419,7 @@ def test_a_disk_that_does_not_answer_is_a_mistake_and_nothing_goes_on_waiting(tm
     assert loaded.config is None
     assert "0.2 s" in str(loaded.mistakes[0])
     file.unlink()
-    assert good(load_apart(written(tmp_path, SMALL), 30.0))
+    assert load_apart(written(tmp_path, SMALL), 30.0).config is not None
 
 
 def test_of_a_version_installed_meanwhile_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
