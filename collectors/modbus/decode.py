@@ -158,13 +158,16 @@ class _Shortener:
     ) -> list[int]:
         """Put the shortest forms into `values`; return where there is none, because the float is not finite."""
         changed = [index for index in self.indices if raw[index] != old_raw[index]]
+        floats = [raw[index] for index in changed]
+        unusable: list[int] = []
         if len(changed) < len(self.indices):
             for index in self.indices:
                 values[index] = old_values[index]
-        floats = [raw[index] for index in changed]
-        unusable: list[int] = []
+            # An infinity that stayed equals itself: it is none of those that changed, and as unusable as before.
+            if None in old_values:
+                unusable = [index for index in self.indices if values[index] is None and raw[index] == old_raw[index]]
         if not all(map(isfinite, floats)):
-            unusable = [index for index in changed if not isfinite(raw[index])]
+            unusable += [index for index in changed if not isfinite(raw[index])]
             for index in unusable:
                 values[index] = None
             changed = [index for index in changed if isfinite(raw[index])]

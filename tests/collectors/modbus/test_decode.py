@@ -301,3 +301,11 @@ def test_bits_are_packed_from_the_least_on(bits: list[bool], data: st.DataObject
     for _ in range(2):
         values, bad = decoder.decode(bytes(packed))
         assert (list(values), bad) == ([bits[at] for at in picks], {})
+
+
+def test_an_infinity_that_stays_while_others_change_keeps_its_quality() -> None:
+    decoder = RegisterDecoder([Field("a", 0, "float32", shortest=True), Field("b", 2, "float32", shortest=True)])
+    infinity, one, two = (struct.pack(">f", number) for number in (math.inf, 1.0, 2.0))
+    for data, b in ((infinity + one, 1.0), (infinity + two, 2.0)):
+        values, bad = decoder.decode(data)
+        assert (list(values), dict(bad)) == ([None, b], {"a": "bad:invalid"})
