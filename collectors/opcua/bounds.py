@@ -5,6 +5,9 @@ elements than there are, which the library fills up, or be thousands, for each o
 Thirty bytes could keep the whole agent busy for minutes, and fill its memory. None of it is OPC UA, nor are dimensions
 that are negative or none, and all is read as no value: one odd node must not cost the others their connection.
 
+And a length below -1 moves the library's buffer back: what was read is read again, in an array of texts two thousand
+million times. Such a message ends the connection, as all does that is no message.
+
 May import: the standard library. Source: OPC UA Part 6, 5.2.2.16 (dimensions must fit the elements).
 """
 
@@ -35,5 +38,13 @@ def bind(binary: Any) -> Any:
         declared = dimensions[0] * prod(size or 1 for size in dimensions[1:])
         return reshape(flat, dimensions) if declared <= len(flat) else None
 
+    read = binary.Buffer.read
+
+    def bounded_read(self: Any, size: int) -> Any:
+        if size < 0:
+            raise ValueError(f"a length of {size}")
+        return read(self, size)
+
+    binary.Buffer.read = bounded_read
     binary.unpack_uatype_array, binary._reshape = bounded_unpack, bounded_reshape  # noqa: SLF001  # as above
     return binary.struct_from_binary

@@ -65,3 +65,11 @@ def test_no_variant_costs_more_than_its_length(library: Any, kind: int, form: in
     except (library.ua.UaError, *GARBLED):
         pass
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("length", [-2, -4, -16, -0x8000_0000])
+def test_a_text_of_negative_length_does_not_lead_back_to_what_was_read(library: Any, length: int) -> None:
+    texts = struct.pack("<i", 100_000) + struct.pack("<i", length) * 4
+    with pytest.raises(GARBLED):
+        decoded(library, b"\x8c" + texts)
+    assert decoded(library, b"\x0c" + struct.pack("<i", -1)).Value is None
