@@ -14,23 +14,15 @@ and `start` milliseconds: share one in a module fixture and call `reset` before 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import select
-import signal
 import struct
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-START_S = 30.0
-ROOT = Path(__file__).resolve().parents[2]
+from tests.servers.child import ServerProcess, obey
+
 READ = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 
@@ -51,7 +43,7 @@ class Seen:
     peak: int
 
 
-class ModbusServer:
+class ModbusServer(ServerProcess):
     """A server process.
 
     Args:
@@ -60,9 +52,9 @@ class ModbusServer:
     """
 
     def __init__(self, units: Iterable[int] = (1,), port: int = 0) -> None:
+        super().__init__()
         self.units = tuple(units)
         self.port = port
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -76,12 +68,7 @@ class ModbusServer:
     def start(self) -> None:
         """Listen; the first time on a free port unless one was given, then on the same."""
         if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self.command()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=ROOT,
-            )
+            self.spawn([sys.executable, "-m", *self.command()])
         self.port = self.call("start", port=self.port)
 
     def stop(self) -> None:
@@ -125,53 +112,6 @@ class ModbusServer:
         found["functions"] = {int(code): count for code, count in found["functions"].items()}
         found["requests"] = [tuple(request) for request in found["requests"]]
         return Seen(**found)
-
-    def freeze(self) -> None:
-        """Stop the process as it is: connections stand, nothing answers."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """End `freeze`."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End the process; `start` begins a new one on the same port."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait(10)
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-    def call(self, do: str, **arguments: Any) -> Any:
-        """Send one command to the child and return its answer."""
-        process = self._process
-        assert process is not None, "start first"
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], START_S)
-        line = process.stdout.readline() if ready else b""
-        if not line:
-            raise RuntimeError(f"the Modbus server did not answer {do}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer["ok"]
-
-    def __enter__(self) -> ModbusServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
 
 class Child:
@@ -298,16 +238,7 @@ async def serve(child: Child) -> None:
     import logging
 
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
-    loop = asyncio.get_running_loop()
-    commands = asyncio.StreamReader(limit=2**24)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    while line := await commands.readline():  # the end of stdin is the end of the parent
-        request = json.loads(line)
-        try:
-            answer = {"ok": await getattr(child, request.pop("do"))(**request)}
-        except Exception as error:  # noqa: BLE001  # the parent raises it
-            answer = {"error": repr(error)}
-        print(json.dumps(answer), flush=True)
+    await obey(lambda do: getattr(child, do))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ queues, filters deadbands, and tells all operation limits. Variables as in `test
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from tests.servers.child import ServerProcess
 from tests.servers.opcua import DECOYS, URI, free_port
 
 PROGRAM = Path(__file__).with_suffix(".js")
@@ -39,7 +36,7 @@ def missing() -> str | None:
     return None
 
 
-class NodeServer:
+class NodeServer(ServerProcess):
     """A server process.
 
     Args:
@@ -66,6 +63,7 @@ class NodeServer:
         sessions: int = 100,
         limits: Mapping[str, int] | None = None,
     ) -> None:
+        super().__init__()
         self.port = free_port()
         self.nodes = dict(nodes)
         self._directory = directory
@@ -78,7 +76,6 @@ class NodeServer:
             "sessions": sessions,
             "limits": dict(limits or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -95,14 +92,11 @@ class NodeServer:
         uris = [URI, *DECOYS]
         if shuffle:
             random.shuffle(uris)
-        with (self._directory / "node.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["node", str(PROGRAM), str(self.port), str(self._directory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "NODE_PATH": str(Path(os.environ[PLACE]) / "node_modules")},
-            )
+        self.spawn(
+            ["node", str(PROGRAM), str(self.port), str(self._directory)],
+            environment={"NODE_PATH": str(Path(os.environ[PLACE]) / "node_modules")},
+            log=self._directory / "node.log",
+        )
         self.call("start", nodes=self.nodes, uris=uris, how=self._how)
 
     def restart(self, *, shuffle: bool = False) -> None:
@@ -129,53 +123,3 @@ class NodeServer:
     def drop_subscriptions(self) -> int:
         """Delete every subscription; how many there were."""
         return int(self.call("drop_subscriptions"))
-
-    def freeze(self) -> None:
-        """Stop the process: connections stay open and nothing answers."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """End `freeze`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End the process without a word."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def call(self, do: str, **arguments: Any) -> Any:
-        """Let the child do something, and wait until it is done."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the OPC UA server ended during {do}: {self._directory / 'node.log'}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(f"{do}: {answer['error']}")
-        return answer["result"]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()

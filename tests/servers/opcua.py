@@ -6,33 +6,27 @@
 
 Starting takes two or three seconds, a restart less: share one in a module or session fixture. Every node exists more
 than once, as `nsu=urn:test:plant;s=NAME` and, with the value of `DECOY`, in the namespaces that change places with it
-on a shuffle: a reader that keeps a namespace index reads decoys. `freeze` stops the process (half-open connections),
-`kill` ends it without a word. What asyncua's own server hides: it does not sample; its deadband compares with the last
-sample; it never sets the overflow bit; and nobody is told when a node is deleted.
+on a shuffle: a reader that keeps a namespace index reads decoys. What asyncua's own server hides: it does not sample;
+its deadband compares with the last sample; it never sets the overflow bit; and nobody is told when a node is deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
+
+from tests.servers.child import ServerProcess, obey
 
 URI = "urn:test:plant"
 DECOYS = ("urn:test:decoy-1", "urn:test:decoy-2", "urn:test:decoy-3")
 DECOY = -999
-START_S = 40.0
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
@@ -42,7 +36,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-class OpcuaServer:
+class OpcuaServer(ServerProcess):
     """A server process with variables.
 
     Args:
@@ -56,9 +50,9 @@ class OpcuaServer:
     module: ClassVar[str] = "tests.servers.opcua"
 
     def __init__(self, nodes: Mapping[str, Any], port: int | None = None) -> None:
+        super().__init__()
         self.port = port if port is not None else free_port()
         self.nodes = dict(nodes)
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -72,12 +66,7 @@ class OpcuaServer:
 
     def start(self) -> None:
         """Start the process and wait until the server listens."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", self.module, str(self.port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        )
+        self.spawn([sys.executable, "-m", self.module, str(self.port)])
         self.call("start", nodes=self.nodes, shuffle=0)
 
     def restart(self, *, shuffle: bool = False, nodes: Mapping[str, Any] | None = None) -> None:
@@ -154,56 +143,6 @@ class OpcuaServer:
     def sessions(self) -> int:
         """How many sessions the server holds."""
         return int(self.call("sessions"))
-
-    def freeze(self) -> None:
-        """Stop the process: connections stay open and nothing answers."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """End `freeze`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End the process without a word."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def call(self, do: str, **arguments: Any) -> Any:
-        """Let the child do something, and wait until it is done."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the OPC UA server ended during {do}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(f"{do}: {answer['error']}")
-        return answer["result"]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
 
 class Plant:
@@ -424,19 +363,7 @@ async def serve(plant: Plant) -> None:
     import logging
 
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 24)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    # Ends with the parent: its end of the pipe closes.
-    while line := await reader.readline():
-        order = json.loads(line)
-        try:
-            result = await getattr(plant, f"do_{order.pop('do')}")(**order)
-            answer = {"result": result}
-        except Exception as error:  # noqa: BLE001  # the parent wants to know what went wrong here
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-        sys.stdout.buffer.flush()
+    await obey(lambda do: getattr(plant, f"do_{do}"))
     os._exit(0)
 
 
