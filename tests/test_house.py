@@ -18,14 +18,13 @@ FILE_LINES, FUNCTION_LINES = 400, 60
 BROAD = {
     "agent/runner.py": "devices are isolated",
     "agent/buffer/worker.py": "carries what a job raised from the store's thread to the loop",
-    "agent/buffer/outbox.py": "what a job raised ends commit_loop, and with it the core",
+    "agent/buffer/condition.py": "what a job raised ends commit_loop, and with it the core",
 }
 """Handlers that catch everything and do not raise it again."""
 
 LARGE = {
     "agent/sentences_table.py": "a table: a sentence for each event, in two languages",
     "agent/buffer/lanes.py": "counts, order and lanes of messages change together, in one place",
-    "agent/buffer/outbox.py": "to be split: committing, troubles and reading back share one state",
     "collectors/modbus/rtu.py": "what one serial connection heard, owes and may say; a little over",
 }
 """Files over the guide, and why."""
