@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from agent.buffer.outbox import Outbox
-from collectors.api import Batch
+from collectors.api import Batch, Value
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 20.0
@@ -98,24 +98,38 @@ def opcua(name: str, url: str, nodes: Mapping[str, str], *, interval: str = "100
     }
 
 
-def fill_backlog(directory: Path, count: int) -> str:
+async def open_outbox(directory: Path, *, gateway: str = GATEWAY, max_size: int = 200_000_000) -> Outbox:
+    """An open outbox of this data directory, set as that of a daemon."""
+    outbox = Outbox(
+        directory,
+        site=SITE,
+        gateway=gateway,
+        max_size=max_size,
+        commit_interval=1.0,
+        max_payload=60_000,
+        replay="live-first",
+    )
+    await outbox.open()
+    return outbox
+
+
+def fill_backlog(
+    directory: Path,
+    count: int,
+    values: Callable[[int], dict[str, Value]] = lambda number: {"t0": number},
+    *,
+    max_size: int = 200_000_000,
+) -> str:
     """Leave so many messages of the device `press` in this data directory, as a run in an outage does; the run."""
 
     async def fill() -> str:
-        outbox = Outbox(
-            directory,
-            site=SITE,
-            gateway=GATEWAY,
-            max_size=200_000_000,
-            commit_interval=1.0,
-            max_payload=60_000,
-            replay="live-first",
-        )
-        await outbox.open()
+        outbox = await open_outbox(directory, max_size=max_size)
         now = int(time.time() * 1000)
         for number in range(count):
-            batch = Batch(device="press", group="100ms", at=time.monotonic(), values={"t0": number})
+            batch = Batch(device="press", group="100ms", at=time.monotonic(), values=values(number))
             await outbox.append(batch, ts=now, rev="0badcafe")
+            if number % 2000 == 0:
+                await outbox.commit_now()
         await outbox.close(clean=True)
         return outbox.run
 

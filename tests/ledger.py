@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 REPLAYED = b',"replayed":true}'
@@ -279,19 +278,10 @@ class Ledger:
             self.counters[name] = counters
 
 
-def read_log(path: Path) -> Iterator[tuple[float, str, bytes]]:
-    """What `mosquitto_sub -F '%U %r %t %p'` wrote: arrival (seconds since the epoch), topic, payload; not retained."""
-    with path.open("rb") as log:
-        yield from read_lines(log)
-
-
-def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[float, str, bytes]]:
-    """The same of lines of such a log."""
-    for line in lines:
-        at, retained, rest = line.rstrip(b"\n").split(b" ", 2)
-        topic, _, payload = rest.partition(b" ")
-        if retained == b"0":
-            yield float(at), topic.decode(), payload
+def numbered(status: Mapping[str, Any]) -> dict[str, int]:
+    """Run -> last seq of what it produced, as its last status tells; `settle` takes it."""
+    counters = status["counters"]
+    return {status["agent"]["run"]: counters["produced"] - counters["carried_over"]}
 
 
 def _no_constant(name: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ledger import Ledger, read_log
+from tests.ledger import Ledger
 
 RUN, OLD = "0123456789abcdef", "fedcba9876543210"
 TOPIC, AGENT = "shopfloor/plant-2/gw-01/press/data", "shopfloor/plant-2/gw-01/agent"
@@ -275,19 +274,6 @@ def test_counters_that_do_not_add_up() -> None:
 
 def test_a_gap_for_an_unknown_reason() -> None:
     assert "nobody knows" in faults(data(1), agent(1, gaps=[gap(RUN, 9, 9, "bad luck")]))
-
-
-def test_reads_what_mosquitto_sub_wrote(tmp_path: Path) -> None:
-    log = tmp_path / "heard"
-    log.write_bytes(
-        b"1700000000.5 1 shopfloor/plant-2/gw-01/status {}\n"
-        b'1700000001.25 0 shopfloor/plant-2/gw-01/press/data {"a": "b c"}\n'
-        b"1700000002 0 shopfloor/plant-2/gw-01/press/meta \n"
-    )
-    assert list(read_log(log)) == [
-        (1700000001.25, "shopfloor/plant-2/gw-01/press/data", b'{"a": "b c"}'),
-        (1700000002.0, "shopfloor/plant-2/gw-01/press/meta", b""),
-    ]
 
 
 def test_what_is_forgotten_is_no_hole_and_may_not_come_again() -> None:

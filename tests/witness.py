@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.daemon import GATEWAY, SITE, data_topic, eventually
-from tests.ledger import Account, Ledger
-from tests.servers.mosquitto import Mosquitto, Received, Subscriber
+from tests.ledger import Account, Ledger, numbered
+from tests.servers.mosquitto import Mosquitto, Received, Subscriber, remembering
 
 
 class Witness:
@@ -22,18 +21,10 @@ class Witness:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.broker = Mosquitto(
-            directory,
-            "allow_anonymous true",
-            "persistence true",
-            f"persistence_location {directory}/",
-            "max_inflight_messages 0",
-            "max_queued_messages 0",
-        )
+        self.broker = Mosquitto(directory, *remembering(directory))
         self.broker.start()
         self._subscriber = Subscriber(self.broker).__enter__()
-        assert self.broker.process is not None
-        self.broker.process.send_signal(signal.SIGUSR1)  # mosquitto writes down the subscription
+        self.broker.write_down()
         eventually((directory / "mosquitto.db").exists, "the broker's memory")
         self.ledger = Ledger(SITE, GATEWAY)
         self._entered = 0
@@ -93,9 +84,7 @@ class Witness:
         if status is None:
             return self.ledger.settle()
         self.ledger.sample(status)
-        counters = status["counters"]
-        own = counters["produced"] - counters["carried_over"]
-        return self.ledger.settle({status["agent"]["run"]: own, **(ended or {})})
+        return self.ledger.settle({**numbered(status), **(ended or {})})
 
     def settle_all(self, status: dict[str, Any], ended: Mapping[str, int] | None = None) -> Account:
         """The account when it comes out even: what the broker just took is given a moment to come through."""

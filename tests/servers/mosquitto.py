@@ -35,6 +35,17 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def remembering(directory: Path) -> tuple[str, ...]:
+    """Lines for a broker that keeps subscriptions in this directory and hands on at once, without bound."""
+    return (
+        "allow_anonymous true",
+        "persistence true",
+        f"persistence_location {directory}/",
+        "max_inflight_messages 0",
+        "max_queued_messages 0",
+    )
+
+
 class Mosquitto:
     """A broker process.
 
@@ -111,6 +122,11 @@ class Mosquitto:
         """Go on after `freeze`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    def write_down(self) -> None:
+        """Let it write what it keeps, subscriptions too, to `mosquitto.db` now."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)
 
     def log(self) -> str:
         """All it wrote."""

@@ -11,17 +11,17 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from tests.daemon import Daemon, data_topic, eventually, modbus, opcua, site
-from tests.ledger import Account
+from tests.ledger import Account, numbered
 from tests.servers.modbus import ModbusServer
 from tests.servers.opcua import OpcuaServer
+from tests.soak.beside import Beside
 from tests.soak.claims import Claim, Options
-from tests.soak.plant import Sampler, Usage, Witness, megabytes, sleep_until, usage
+from tests.soak.plant import Sampler, Usage, Witness, megabytes, sleep_until, usage, waiting
 
 TAGS, NODES = 1000, 200
 DRAIN_S = 150.0
@@ -92,14 +92,14 @@ def run(options: Options) -> list[Claim]:
             for device in ("plc", "cnc", "host"):
                 daemon.wait_for("device_ok", device=device, within=30)
             _trouble(course, witness, daemon, plc, cnc, nodes)
-            eventually(lambda: _waiting(sampler.look()) == 0, "an empty buffer", DRAIN_S)
+            eventually(lambda: waiting(sampler.look()) == 0, "an empty buffer", DRAIN_S)
             used = usage(daemon.pid)
             cnc.still()
             code = daemon.stop(8)
             status = sampler.look()
         time.sleep(1)
         counters = status["counters"]
-        account = witness.settle({status["agent"]["run"]: counters["produced"]})
+        account = witness.settle(numbered(status))
         states = _states(witness)
     print(account, flush=True)
     return [
@@ -111,29 +111,17 @@ def run(options: Options) -> list[Claim]:
     ]
 
 
-def _waiting(status: dict[str, Any]) -> int:
-    return int(status["counters"]["buffered"] + status["counters"]["in_flight"] if status else 1)
-
-
-@contextmanager
-def _changing(plc: ModbusServer) -> Iterator[None]:
+def _changing(plc: ModbusServer) -> Beside:
     """Every register another value each second."""
-    end = threading.Event()
 
-    def change() -> None:
+    def change(end: threading.Event) -> None:
         number = 0
         while not end.wait(1.0):
             number += 1
             with _TURN:
                 plc.set("holding", 0, [(number + at) % 65536 for at in range(TAGS)])
 
-    thread = threading.Thread(target=change, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
+    return Beside(change)
 
 
 _TURN = threading.Lock()

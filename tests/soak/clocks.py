@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.bench.works import STAMP_TAGS
 from tests.daemon import ROOT, Daemon, data_topic, eventually, modbus, site
+from tests.soak.beside import Beside
 from tests.soak.claims import Claim, Options
 from tests.soak.plant import Witness
 
@@ -82,35 +82,24 @@ class Reading:
         return -_EARLY_MS <= off_ms <= MOST_OFF_MS + self.stalled_ms
 
 
-class Stalls:
+class Stalls(Beside):
     """How late the machine wakes up who sleeps, while it is open."""
 
     def __init__(self) -> None:
+        super().__init__(self._watch)
         self._late: list[tuple[float, float]] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def near(self, at: float) -> float:
         """Milliseconds overslept within `_NEAR_S` of this monotonic instant; a few are nothing."""
         return sum(late for when, late in self._late if abs(when - at) <= _NEAR_S) * 1000
 
-    def _watch(self) -> None:
+    def _watch(self, end: threading.Event) -> None:
         due = time.monotonic() + _WAKE_S
-        while not self._end.wait(max(0.0, due - time.monotonic())):
+        while not end.wait(max(0.0, due - time.monotonic())):
             late = time.monotonic() - due
             if late > _WAKE_S:
                 self._late.append((due, late))
             due = time.monotonic() + _WAKE_S
-
-    def __enter__(self) -> Stalls:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
 
 
 def run(options: Options) -> list[Claim]:

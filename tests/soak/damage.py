@@ -21,10 +21,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from agent.buffer.outbox import Outbox
 from collectors.api import Batch
-from tests.daemon import SITE, Daemon, modbus, site
-from tests.ledger import Ledger
+from tests.daemon import SITE, Daemon, modbus, open_outbox, site
+from tests.ledger import Ledger, numbered
 from tests.servers.modbus import ModbusServer
 from tests.soak.claims import Claim, Options
 from tests.soak.plant import Witness
@@ -132,16 +131,7 @@ def _share(options: Options, numbers: range) -> tuple[list[Course], dict[str, Le
 
 async def _leave(directory: Path, gateway: str) -> str:
     """What a run leaves that is killed in an outage; its name."""
-    outbox = Outbox(
-        directory / "work",
-        site=SITE,
-        gateway=gateway,
-        max_size=50_000_000,
-        commit_interval=1.0,
-        max_payload=60_000,
-        replay="live-first",
-    )
-    await outbox.open()
+    outbox = await open_outbox(directory / "work", gateway=gateway)
     now = int(time.time() * 1000)
     for seq in range(1, MESSAGES + 1):
         batch = Batch("press", "100ms", 0.0, {"t0": seq, "text": str(seq) * (1000 if seq % 50 == 0 else 20)})
@@ -187,10 +177,9 @@ def _start(
             daemon.stop()
             status = daemon.status()
             course.aside |= bool(daemon.events("store_set_aside") or daemon.events("store_gone"))
-        counters = status["counters"]
-        course.ended[name] = counters["produced"] - counters["carried_over"]
+        course.ended |= numbered(status)
         witness.settle_into(ledgers, lambda topic, payload: _look(topic, payload, run, wrong))
-        if not counters["buffered"] and ledgers[gateway].settle({run: MESSAGES, **course.ended}).ok:
+        if not status["counters"]["buffered"] and ledgers[gateway].settle({run: MESSAGES, **course.ended}).ok:
             break
     return course
 

@@ -29,10 +29,12 @@ from types import TracebackType
 from typing import Any
 
 from tests.daemon import ROOT, TELL_INSIDE, Daemon, eventually, modbus, opcua, site
+from tests.ledger import numbered
 from tests.servers.modbus import ModbusServer
 from tests.servers.opcua import OpcuaServer
+from tests.soak.beside import Beside
 from tests.soak.claims import Claim, Options
-from tests.soak.plant import Sampler, Witness, megabytes, sleep_until, usage
+from tests.soak.plant import Sampler, Witness, megabytes, sleep_until, usage, waiting
 
 CHEAP, FRAGILE, TAGS, FRAGILE_TAGS, NODES = 18, 2, 1000, 100, 200
 """PLCs of `tests.bench.plc`, which can only freeze; PLCs that have all troubles; tags of each; OPC UA nodes."""
@@ -77,7 +79,7 @@ def run(options: Options) -> list[Claim]:
         code = daemon.stop(8)
         status = sampler.look()
         time.sleep(1)
-        account = witness.settle({status["agent"]["run"]: status["counters"]["produced"]})
+        account = witness.settle(numbered(status))
         (options.disk / "inside.json").write_text(json.dumps([before, after]))
     print(f"{account}\n{dict(faults)}\nobjects that became more: {_more(before, after)}", flush=True)
     done = f"{seconds / 60:.0f} min, {sum(faults.values())} faults, {account.values / seconds:.0f} values/s"
@@ -122,7 +124,7 @@ def _slope(samples: Sequence[Sample], seconds: float, done: str) -> Claim:
 
 
 def _settled(status: dict[str, Any], daemon: Daemon) -> bool:
-    if not status or status["counters"]["buffered"] + status["counters"]["in_flight"] > CHEAP + FRAGILE + 2:
+    if waiting(status) > CHEAP + FRAGILE + 2:
         return False
     return len(daemon.events("config_reloaded")) > 0 and all(
         device["state"] == "ok" for device in status["devices"].values()
@@ -149,43 +151,28 @@ def _trouble(works: Works, dice: random.Random, gauge: Gauge, seconds: float) ->
     return faults
 
 
-class Gauge:
+class Gauge(Beside):
     """Samples a process in a thread, and writes the samples down."""
 
     def __init__(self, pid: int, path: Path) -> None:
+        super().__init__(self._run)
         self.samples: list[Sample] = []
-        self._process = Path("/proc") / str(pid)
+        self._pid = pid
         self._path = path
         self._began = time.monotonic()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def now(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._began
 
-    def _run(self) -> None:
+    def _run(self, end: threading.Event) -> None:
         with self._path.open("w") as file, suppress(OSError):
-            while not self._end.wait(SAMPLE_EVERY_S):
-                sample = self._look()
+            while not end.wait(SAMPLE_EVERY_S):
+                used = usage(self._pid)
+                sample = Sample(self.now(), used.rss, used.fds, used.threads)
                 self.samples.append(sample)
                 csv.writer(file).writerow([f"{sample.at:.1f}", sample.rss, sample.fds, sample.threads])
                 file.flush()
-
-    def _look(self) -> Sample:
-        status = dict(line.split(":", 1) for line in (self._process / "status").read_text().splitlines())
-        fds = sum(1 for _ in (self._process / "fd").iterdir())
-        return Sample(self.now(), int(status["VmRSS"].split()[0]) * 1024, fds, int(status["Threads"]))
-
-    def __enter__(self) -> Gauge:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
 
 
 class Works:
@@ -264,10 +251,8 @@ class Works:
         count = len(self.daemon.events("inside"))
         self.daemon.signal(signal.SIGUSR1)
         found = self.daemon.wait_for("inside", count=count + 1)
-        process = Path("/proc") / str(self.daemon.pid)
-        status = (process / "status").read_text()
-        threads = int(status.partition("Threads:")[2].split()[0])
-        return {**found, "threads": threads, "fds": sum(1 for _ in (process / "fd").iterdir())}
+        used = usage(self.daemon.pid)
+        return {**found, "threads": used.threads, "fds": used.fds}
 
     def broker_restarts(self, dice: random.Random, most_s: float) -> None:
         """With a pause."""

@@ -20,7 +20,7 @@ from tests.servers.modbus import ModbusServer
 from tests.servers.mosquitto import free_port
 from tests.soak import network
 from tests.soak.claims import Claim, Options
-from tests.soak.plant import Sampler, Witness
+from tests.soak.plant import Sampler, Witness, settle
 
 BYTES = 200
 DEVICES, INTERVAL = 10, "250 ms"
@@ -66,17 +66,7 @@ class Site:
 
     def settle(self) -> tuple[Account, dict[str, Any]]:
         """After the end of all trouble: stop, and take the account of everything."""
-        eventually(lambda: _waiting(self.sampler.look()) <= 5, "an empty buffer", 90)
-        self.daemon.stop()
-        status = self.sampler.look()
-        self.witness.catch_up(status["counters"]["delivered"])
-        account = self.witness.settle({status["agent"]["run"]: status["counters"]["produced"]})
-        print(account, flush=True)
-        return account, status
-
-
-def _waiting(status: dict[str, Any]) -> int:
-    return int(status["counters"]["buffered"] + status["counters"]["in_flight"] if status else 1 << 30)
+        return settle(self.daemon, self.witness, self.sampler)
 
 
 @contextmanager

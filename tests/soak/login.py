@@ -22,8 +22,9 @@ from tests.ledger import Account
 from tests.servers.certificates import Authority
 from tests.servers.modbus import ModbusServer
 from tests.servers.mosquitto import Mosquitto, free_port
+from tests.soak.beside import Beside
 from tests.soak.claims import Claim, Options
-from tests.soak.plant import Sampler, Witness
+from tests.soak.plant import Sampler, Witness, settle
 
 REFUSED_MIN = 10.0
 MOST_ATTEMPTS = 5
@@ -70,17 +71,7 @@ def _secret(path: Path, text: str) -> str:
 def _settle(daemon: Daemon, witness: Witness, sampler: Sampler) -> tuple[Account, int]:
     """Stop when all has arrived; the account, and missed polls."""
 
-    def done() -> bool:
-        status = sampler.look()
-        return bool(status) and status["counters"]["buffered"] + status["counters"]["in_flight"] <= 5
-
-    eventually(done, "an empty buffer", 90)
-    daemon.stop()
-    status = sampler.look()
-    counters = status["counters"]
-    witness.catch_up(counters["delivered"])
-    account = witness.settle({status["agent"]["run"]: counters["produced"] - counters["carried_over"]})
-    print(account, flush=True)
+    account, status = settle(daemon, witness, sampler)
     return account, sum(device["missed"] for device in status["devices"].values())
 
 
@@ -128,9 +119,8 @@ def _impostor(certificate: tuple[Path, Path]) -> Iterator[tuple[int, list[bytes]
     came: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
-        end = threading.Event()
 
-        def serve() -> None:
+        def serve(end: threading.Event) -> None:
             while not end.is_set():
                 with contextlib.suppress(OSError):  # a client that does not trust us hangs up
                     bare, _ = server.accept()
@@ -139,13 +129,8 @@ def _impostor(certificate: tuple[Path, Path]) -> Iterator[tuple[int, list[bytes]
                     with context.wrap_socket(bare, server_side=True) as sock:
                         told.append(sock.recv(4096))
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
+        with Beside(serve):
             yield server.getsockname()[1], told, came
-        finally:
-            end.set()
-            thread.join()
 
 
 def _untrusted(options: Options) -> list[Claim]:
@@ -305,13 +290,11 @@ def _twin(options: Options, protocol: str) -> list[Claim]:
     ]
 
 
-@contextmanager
-def _other(port: int, client_id: str) -> Iterator[None]:
+def _other(port: int, client_id: str) -> Beside:
     """A bare MQTT 3.1.1 client that knows no back-off."""
-    end = threading.Event()
     body = b"\x00\x04MQTT\x04\x02\x00\x00" + len(client_id).to_bytes(2) + client_id.encode()
 
-    def insist() -> None:
+    def insist(end: threading.Event) -> None:
         while not end.is_set():
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as sock:
                 sock.sendall(bytes([0x10, len(body)]) + body)
@@ -321,13 +304,7 @@ def _other(port: int, client_id: str) -> Iterator[None]:
                             break
             end.wait(1)
 
-    thread = threading.Thread(target=insist, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
+    return Beside(insist)
 
 
 def _two_agents(options: Options) -> list[Claim]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -16,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.buffer.outbox import Outbox
-from collectors.api import Batch
-from tests.daemon import GATEWAY, SITE, Daemon, eventually, modbus, site
+from collectors.api import Value
+from tests.daemon import Daemon, eventually, fill_backlog, modbus, site
+from tests.ledger import numbered
 from tests.servers.modbus import ModbusServer
 from tests.soak.claims import Claim, Options
 from tests.soak.plant import Witness, megabytes, usage
@@ -53,7 +52,7 @@ def run(options: Options) -> list[Claim]:
     """Run it."""
     messages = options.times(100_000, 5_000)
     began = time.monotonic()
-    run = asyncio.run(_leave(options.disk / "data", messages))
+    run = fill_backlog(options.disk / "data", messages, _values, max_size=2_000_000_000)
     size = sum(path.stat().st_size for path in (options.disk / "data").iterdir())
     print(f"filled in {time.monotonic() - began:.0f} s: {megabytes(size)}", flush=True)
     with _group() as group, Witness(options.disk) as witness, ModbusServer() as plc:
@@ -80,8 +79,7 @@ def run(options: Options) -> list[Claim]:
             daemon.kill()
         status = daemon.status()
         time.sleep(2)
-        own = status["counters"]["produced"] - status["counters"]["carried_over"]
-        account = witness.settle({run: messages, status["agent"]["run"]: own})
+        account = witness.settle({run: messages, **numbered(status)})
     print(account, flush=True)
     readings = f"{messages * READINGS_EACH / 1e6:g} million readings waiting ({megabytes(size)})"
     return [
@@ -111,27 +109,8 @@ def _start(daemon: Daemon) -> tuple[float, float]:
     return time.monotonic() - began, usage(daemon.pid).cpu_s
 
 
-async def _leave(directory: Path, count: int) -> str:
-    outbox = Outbox(
-        directory,
-        site=SITE,
-        gateway=GATEWAY,
-        max_size=2_000_000_000,
-        commit_interval=1.0,
-        max_payload=60_000,
-        replay="live-first",
-    )
-    await outbox.open()
-    now = int(time.time() * 1000)
-    for number in range(count):
-        values: dict[str, bool | int | float | str | None] = {
-            f"t{at}": (number * 31 + at * at) % 65536 for at in range(READINGS_EACH)
-        }
-        await outbox.append(Batch("press", "100ms", time.monotonic(), values), ts=now, rev="0badcafe")
-        if number % 2000 == 0:
-            await outbox.commit_now()
-    await outbox.close(clean=True)
-    return outbox.run
+def _values(number: int) -> dict[str, Value]:
+    return {f"t{at}": (number * 31 + at * at) % 65536 for at in range(READINGS_EACH)}
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Any
 
 from tests.daemon import GATEWAY, SITE, Daemon, eventually
-from tests.ledger import Account, Ledger, read_lines, read_log
-from tests.servers.mosquitto import Mosquitto
+from tests.ledger import Account, Ledger, numbered
+from tests.servers.mosquitto import Mosquitto, remembering
+from tests.soak.beside import Beside
+from tests.soak.hearing import Hearing, read_lines
 
 CATCH_UP_S = 10.0
 
@@ -37,15 +39,11 @@ class Witness:
         self.broker = Mosquitto(
             directory,
             *(("per_listener_settings true",) if lines else ()),
-            "allow_anonymous true",
-            "persistence true",
-            f"persistence_location {directory}/",
-            "max_inflight_messages 0",
-            "max_queued_messages 0",
+            *remembering(directory),
             *lines,
         )
         self.heard = directory / "heard"
-        self._looked_at = self._entered = 0
+        self._awaited, self._entered = (Hearing(self.heard, whole=True) for _ in range(2))
         self.ledger = Ledger(SITE, GATEWAY)
         self._directory = directory
         self._listener: subprocess.Popen[bytes] | None = None
@@ -53,7 +51,7 @@ class Witness:
 
     def arrivals(self) -> Iterator[tuple[float, str, bytes]]:
         """Everything heard so far."""
-        return read_log(self.heard)
+        return Hearing(self.heard, whole=True).news()
 
     def wait_for(self, text: str, topic: str, within: float = 10.0) -> None:
         """Wait until a message on a topic that ends so, and with this in it, was heard since the last call.
@@ -63,19 +61,9 @@ class Witness:
         """
 
         def found() -> bool:
-            with self.heard.open("rb") as log:
-                log.seek(self._looked_at)
-                new = log.read()
-            for line in new[: new.rfind(b"\n") + 1].splitlines(keepends=True):
-                self._looked_at += len(line)
-                if text.encode() in line and line.split(b" ", 3)[2].endswith(topic.encode()):
-                    return True
-            return False
+            return any(at.endswith(topic) and text.encode() in payload for _, at, payload in self._awaited.news())
 
         eventually(found, f"{text} on {topic}", within)
-
-    def _data(self) -> Iterator[bytes]:
-        return (payload.removesuffix(b"}") for _, topic, payload in self.arrivals() if topic.endswith("/data"))
 
     def settle(self, ended: Mapping[str, int] | None = None) -> Account:
         """The account of everything heard; of one witness only once."""
@@ -90,12 +78,7 @@ class Witness:
 
     def settle_into(self, ledgers: Mapping[str, Ledger], look: Callable[[str, bytes], None]) -> None:
         """Enter what was heard since the last call into the ledgers of their gateways, and show it to `look`."""
-        with self.heard.open("rb") as log:
-            log.seek(self._entered)
-            new = log.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._entered += len(whole)
-        for _, topic, payload in read_lines(whole.splitlines(keepends=True)):
+        for _, topic, payload in self._entered.news():
             ledger = ledgers.get(topic.split("/")[2])
             if ledger is not None:
                 ledger.take(topic, payload)
@@ -104,10 +87,12 @@ class Witness:
     def catch_up(self, delivered: int) -> None:
         """Give the listener, which may have to connect again too, the time to hear so many messages."""
         deadline = time.monotonic() + CATCH_UP_S
-        while len({body.removesuffix(b',"replayed":true') for body in self._data()}) < delivered:
-            if time.monotonic() > deadline:
-                return  # the account will tell
-            time.sleep(0.2)
+        heard, bodies = Hearing(self.heard, whole=True), set[bytes]()
+        while len(bodies) < delivered and time.monotonic() < deadline:  # if not, the account will tell
+            time.sleep(0.1)
+            for _, topic, payload in heard.news():
+                if topic.endswith("/data"):
+                    bodies.add(payload.removesuffix(b"}").removesuffix(b',"replayed":true'))
 
     def retained(self, topic: str) -> bytes:
         """What somebody who comes now finds there; empty if nothing."""
@@ -149,8 +134,7 @@ class Witness:
             with self.heard.open("ab") as sink:
                 self._listener = subprocess.Popen(command, stdout=sink, stderr=subprocess.DEVNULL)
         eventually(lambda: "ledger 1 #" in self.broker.log(), "the subscription")
-        assert self.broker.process is not None
-        self.broker.process.send_signal(signal.SIGUSR1)  # mosquitto writes down the subscription
+        self.broker.write_down()
         eventually((self._directory / "mosquitto.db").exists, "the broker's memory")
         return self
 
@@ -165,12 +149,14 @@ class Witness:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used so far: CPU seconds, peak memory and bytes written to disks."""
+    """What a process used so far: CPU seconds, peak memory, bytes written to disks; and what it holds now."""
 
     cpu_s: float
     peak_rss: int
     rss: int
     written: int
+    fds: int
+    threads: int
 
 
 def usage(pid: int) -> Usage:
@@ -184,20 +170,22 @@ def usage(pid: int) -> Usage:
     cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     written = dict(line.split(": ") for line in (process / "io").read_text().splitlines())
-    return Usage(cpu, _kib(status["VmHWM"]), _kib(status["VmRSS"]), int(written["write_bytes"]))
+    fds = sum(1 for _ in (process / "fd").iterdir())
+    return Usage(
+        cpu, _kib(status["VmHWM"]), _kib(status["VmRSS"]), int(written["write_bytes"]), fds, int(status["Threads"])
+    )
 
 
 def _kib(text: str) -> int:
     return int(text.split()[0]) * 1024
 
 
-class Sampler:
+class Sampler(Beside):
     """Enters every new `status.json` of a daemon into a ledger, in a thread."""
 
     def __init__(self, daemon: Daemon, ledger: Ledger) -> None:
+        super().__init__(self._run)
         self._daemon, self._ledger = daemon, ledger
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._seen: Any = None
 
     def look(self) -> dict[str, Any]:
@@ -211,19 +199,25 @@ class Sampler:
             self._ledger.sample(status)
         return status
 
-    def _run(self) -> None:
-        while not self._end.wait(1.0):
+    def _run(self, end: threading.Event) -> None:
+        while not end.wait(1.0):
             self.look()
 
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
+def settle(daemon: Daemon, witness: Witness, sampler: Sampler) -> tuple[Account, dict[str, Any]]:
+    """After the end of all trouble: stop when all has arrived; the account of everything, and the last status."""
+    eventually(lambda: waiting(sampler.look()) <= 5, "an empty buffer", 90)
+    daemon.stop()
+    status = sampler.look()
+    witness.catch_up(status["counters"]["delivered"])
+    account = witness.settle(numbered(status))
+    print(account, flush=True)
+    return account, status
+
+
+def waiting(status: Mapping[str, Any]) -> float:
+    """Messages that the broker has not acknowledged; without a status there is no end of them."""
+    return status["counters"]["buffered"] + status["counters"]["in_flight"] if status else math.inf
 
 
 def sleep_until(at: float) -> None:
