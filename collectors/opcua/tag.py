@@ -6,6 +6,7 @@ May import: `collectors.api`, `collectors.fields`, `collectors.opcua.{node_ids,p
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from math import ceil
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -168,17 +169,8 @@ class OpcuaTag(TagConfig):
 
     def rules(self) -> TagRules:
         """What is done to the raw value; a deadband in percent waits for the variable's range."""
-        deadband = None if isinstance(self.deadband, Percent) else self.deadband
-        return TagRules(
-            scale=self.scale,
-            offset=self.offset,
-            decimals=self.decimals,
-            minimum=self.min,
-            maximum=self.max,
-            map=self.map,
-            deadband=deadband,
-            as_string=self.as_ == "string",
-        )
+        found = super().rules()
+        return replace(found, deadband=None) if isinstance(self.deadband, Percent) else found
 
     def elements(self) -> list[tuple[str, Element | None]]:
         """The tags it stands for: name and element; one, but for a range."""

@@ -97,8 +97,8 @@ def run(options: Options) -> list[Claim]:
             cnc.still()
             code = daemon.stop(8)
             status = sampler.look()
-        time.sleep(1)
         counters = status["counters"]
+        witness.catch_up(counters["delivered"])
         account = witness.settle(numbered(status))
         states = _states(witness)
     print(account, flush=True)
