@@ -176,7 +176,13 @@ def _items(message: Any) -> Iterator[Any]:
 
 def _repeats(last: Any, item: Any) -> bool:
     same = last.SourceTimestamp == item.SourceTimestamp and last.StatusCode == item.StatusCode
-    return same and item.SourceTimestamp is not None and repr(last.Value) == repr(item.Value)
+    if not same or item.SourceTimestamp is None:
+        return False
+    if last.Value is None or item.Value is None:
+        return last.Value is item.Value
+    if isinstance(last.Value.Value, ua.NodeId) and isinstance(item.Value.Value, ua.NodeId):
+        return bool(last.Value.Value == item.Value.Value)  # of two encodings of one node
+    return repr(last.Value) == repr(item.Value)
 
 
 def _json(value: Value) -> type:
