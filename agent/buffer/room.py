@@ -12,7 +12,7 @@ from pathlib import Path
 
 PAGE = 512
 """Of a new database. Every commit writes some pages whole, however little changed in them, and each of them twice: with
-pages of 4096 bytes 1,000 values a second cost 2.9 GB a day, with these 1.1.
+pages of 4096 bytes 1,000 values a second cost 2.9 GB a day, with these 1.6.
 """
 WAL_ROOM = 2 * 1024 * 1024
 """Allocated for the write-ahead log; transactions and checkpoints are kept small enough to stay below it."""
