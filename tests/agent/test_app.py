@@ -145,6 +145,8 @@ def test_a_stop_while_the_configuration_is_read_ends_all_processes_without_a_wor
     with shell as daemon:
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
         reader = int(eventually(children.read_text, "a process that reads"))
+        eventually(lambda: b"config_apart" in Path(f"/proc/{reader}/cmdline").read_bytes(), "its program")
+        time.sleep(0.2)  # a stop in the very moment of its start leaves it to end by itself
         os.killpg(daemon.pid, number)  # as a terminal does, and a service manager
         text, _ = daemon.communicate(timeout=10)
     assert (daemon.returncode, text) == (0, b"")
